@@ -31,6 +31,7 @@ use llm_stream_core::{
     group::{GroupId, GroupSpec, load_text},
     lacking::MIN_SHARE,
     lengths::LengthRange,
+    load_stats::ServerMachine,
     metric::Metric,
     phases::Phases,
     precision::PrecisionGoal,
@@ -157,6 +158,10 @@ pub struct Target {
     pub token_count: TokenCount,
     /// The URL of the server's metrics, if they are to be read.
     pub metrics_url: Option<MetricsUrl>,
+    /// The URL of the power of the server's GPUs, if it is to be read.
+    pub power_url: Option<MetricsUrl>,
+    /// The machine that serves it.
+    pub machine: ServerMachine,
     /// The timeouts.
     pub timeouts: Timeouts,
     /// The thresholds of its prompts.
@@ -173,6 +178,11 @@ impl Target {
     /// Whether the endpoint is simulated.
     pub fn is_simulated(&self) -> bool {
         matches!(self.endpoint, Endpoint::Simulated(_))
+    }
+
+    /// Whether its server is scraped while trials run.
+    pub fn is_sampled(&self) -> bool {
+        self.metrics_url.is_some() || self.power_url.is_some()
     }
 
     /// Whether its connections use TLS.
@@ -940,6 +950,8 @@ fn target(
         text_fields: settings.text_fields.unwrap_or_default(),
         token_count: settings.token_count.unwrap_or_default(),
         metrics_url,
+        power_url: settings.power_url.filter(|url| *url != MetricsUrl::Off),
+        machine: ServerMachine { gpus: settings.gpus, cost_per_hour: settings.cost_per_hour },
         timeouts: Timeouts {
             connect: settings.timeouts.connect.unwrap_or(defaults.connect),
             first_token: settings.timeouts.first_token.unwrap_or(defaults.first_token),

@@ -261,6 +261,12 @@ pub(super) static KEYS: &[Key] = keys! {
             => "Fields of an event whose text is not generated.";
         metrics_url: Any(&[Words(|| vec!["off", "auto"]), Text, Only(false)]), "off", r#""http://localhost:8000/metrics""#
             => "The Prometheus metrics of the server, which are compared with the measurement: a URL, or `auto` for the usual path.";
+        power_url: Any(&[Words(|| vec!["off"]), Text, Only(false)]), "off", r#""http://localhost:9400/metrics""#
+            => "The Prometheus metrics of the GPUs' power, by DCGM or nvidia_gpu_exporter, for the energy of loads: a URL.";
+        gpus: Whole(1, 1_000_000), "none", "8"
+            => "The number of GPUs that serve the model, for the throughput of a GPU.";
+        cost_per_hour: Number(0.0001, 1e9), "none", "23.9"
+            => "The cost of an hour of the machine that serves the model, in any currency, for the cost of tokens.";
         transport: Words(|| names(&TRANSPORTS)), "auto", "auto"
             => "The HTTP client: `stamped` reads kernel timestamps, `reqwest` does HTTP/2 and proxies.";
         stamps: Words(|| names(&STAMPS)), "auto", "auto"

@@ -215,6 +215,12 @@ pub struct Settings {
     pub token_count: Option<TokenCount>,
     /// `metrics_url`. Default: `off`.
     pub metrics_url: Option<MetricsUrl>,
+    /// `power_url`: the exporter of the GPUs' power. Default: `off`.
+    pub power_url: Option<MetricsUrl>,
+    /// `gpus`: the number of GPUs that serve the model. Default: unknown.
+    pub gpus: Option<u64>,
+    /// `cost_per_hour` of the machine that serves the model. Default: unknown.
+    pub cost_per_hour: Option<f64>,
     /// `timeouts`.
     pub timeouts: TimeoutSettings,
     /// `thresholds`, in addition to those of the top level. Default: none.
@@ -633,6 +639,9 @@ impl Settings {
             text_fields: self.text_fields.clone().or_else(|| defaults.text_fields.clone()),
             token_count: self.token_count.clone().or_else(|| defaults.token_count.clone()),
             metrics_url: self.metrics_url.clone().or_else(|| defaults.metrics_url.clone()),
+            power_url: self.power_url.clone().or_else(|| defaults.power_url.clone()),
+            gpus: self.gpus.or(defaults.gpus),
+            cost_per_hour: self.cost_per_hour.or(defaults.cost_per_hour),
             timeouts: self.timeouts.over(defaults.timeouts),
             thresholds: defaults.thresholds.iter().chain(&self.thresholds).cloned().collect(),
             precision: self.precision.clone().or_else(|| defaults.precision.clone()),

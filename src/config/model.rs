@@ -165,6 +165,9 @@ fn settings(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Settings {
         text_fields: text_fields::text_fields(reader, fields),
         token_count: fields.get("token_count").and_then(|entry| token_count(reader, entry)),
         metrics_url: fields.get("metrics_url").and_then(|entry| metrics_url(reader, entry)),
+        power_url: fields.get("power_url").and_then(|entry| metrics_url(reader, entry)),
+        gpus: fields.get("gpus").and_then(|entry| reader.whole(entry)),
+        cost_per_hour: fields.get("cost_per_hour").and_then(|entry| reader.number(entry)),
         timeouts: fields
             .get("timeouts")
             .map_or_else(TimeoutSettings::default, |entry| timeouts(reader, entry)),
@@ -344,16 +347,17 @@ fn token_count(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<TokenCount>
     count
 }
 
-/// `off`, `auto` or a URL.
+/// `off` or a URL; of `metrics_url` also `auto`.
 fn metrics_url(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<MetricsUrl> {
+    let has_default = entry.rule.is_some_and(|rule| rule.name == "metrics_url");
     if entry.value.value == Yaml::Bool(false) {
         return Some(MetricsUrl::Off);
     }
     let text = reader.text(entry)?.value;
     match text.as_str() {
         "off" => Some(MetricsUrl::Off),
-        "auto" => Some(MetricsUrl::Auto),
-        _ => match validate::metrics_url(&text) {
+        "auto" if has_default => Some(MetricsUrl::Auto),
+        _ => match validate::metrics_url(&text, has_default) {
             Ok(()) => Some(MetricsUrl::At(text)),
             Err((what, help)) => {
                 reader.error(entry, what, help);

@@ -353,18 +353,21 @@ impl<'a> Ending<'a> {
     }
 }
 
-/// Checks a `metrics_url`.
-pub(super) fn metrics_url(url: &str) -> Result<(), Refusal> {
-    const HELP: &str = "write `auto`, `off`, or a URL: `\"http://localhost:8000/metrics\"`";
+/// Checks a `metrics_url`, which `has_default`, or a `power_url`.
+pub(super) fn metrics_url(url: &str, has_default: bool) -> Result<(), Refusal> {
+    let (key, help) = match has_default {
+        true => ("metrics_url", "`auto`, `off`, or a URL: `\"http://localhost:8000/metrics\"`"),
+        false => ("power_url", "`off`, or a URL: `\"http://localhost:9400/metrics\"`"),
+    };
     let parsed = reqwest::Url::parse(url).ok();
     match parsed.filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host()) {
-        None => Err(("`metrics_url` is not a URL of HTTP".into(), HELP.into())),
+        None => Err((format!("`{key}` is not a URL of HTTP"), format!("write {help}"))),
         Some(url) if !url.username().is_empty() || url.password().is_some() => {
-            Err(("`metrics_url` must not hold a user and password".into(), KEY_HELP.into()))
+            Err((format!("`{key}` must not hold a user and password"), KEY_HELP.into()))
         }
         Some(url) if url.query().is_some() || url.fragment().is_some() => {
             let help = format!("remove it; {KEY_HELP}");
-            Err(("`metrics_url` must not have a query or a fragment".into(), help))
+            Err((format!("`{key}` must not have a query or a fragment"), help))
         }
         Some(_) => Ok(()),
     }

@@ -98,9 +98,11 @@ fn written(cli: &Cli, plan: &Plan) -> Vec<Named> {
         // The files next to it.
         let is_load = plan.cases.iter().any(|case| case.task.workload().is_some());
         let is_metered = plan.cases.iter().any(|case| case.target.metrics_url.is_some());
+        let is_sampled = plan.cases.iter().any(|case| case.target.is_sampled());
         for (is_written, ending) in [
             (is_load, "workloads.csv"),
             (is_metered, "server.csv"),
+            (is_sampled, "server_series.csv"),
             (!cli.no_calibration, "instrument.json"),
         ] {
             if is_written {

@@ -70,6 +70,8 @@ pub struct RequestEnd {
 pub struct LoadRun {
     /// What the event loop counted.
     pub driven: DriveStats,
+    /// When it began: spans count from then. `None` if it never did.
+    pub started: Option<Instant>,
     /// The number of connections that could not be opened in advance, with the first reason.
     pub unopened: Option<(usize, RequestError)>,
 }
@@ -107,7 +109,7 @@ pub fn run_load(
     let observer = &CountReads { cancelled, counters };
     client.drive(&mut opening, observer);
     let (sender, receiver) = mpsc::channel::<RawResult>();
-    let driven = thread::scope(|scope| {
+    let (driven, started) = thread::scope(|scope| {
         let reading = scope.spawn(move || {
             for over in receiver {
                 take(over.read(target, client.redactor(), workload.trace.is_some()));
@@ -119,13 +121,14 @@ pub fn run_load(
             jobs.replay = Some(Replay::start(scope, target, &workload.prompts[0], maker)?);
         }
         let driven = client.drive(&mut jobs, observer);
+        let started = jobs.started;
         drop(jobs);
         if let Err(panic) = reading.join() {
             std::panic::resume_unwind(panic);
         }
-        Ok::<_, RequestError>(driven)
+        Ok::<_, RequestError>((driven, started))
     })?;
-    Ok(LoadRun { driven, unopened: opening.failed })
+    Ok(LoadRun { driven, started, unopened: opening.failed })
 }
 
 /// What the receiving thread counts while a load is in progress. Other threads may read it at any

@@ -6,7 +6,7 @@ use llm_stream_core::{
     baseline::Baseline,
     comparison::{self, MIN_HISTORY, MIN_REQUESTS},
     group::GroupSpec,
-    metric::MetricSource,
+    metric::{Metric, MetricSource},
     requirement::{self, LOAD_RUNS},
     statistic::Statistic,
     text::counted,
@@ -237,11 +237,13 @@ impl GroupSize {
             return Some(UndecidableCause::ShortRuns { needs, has, of_load });
         }
         let describes = matches!(threshold.statistic, Statistic::Min | Statistic::Max);
+        let is_of_energy =
+            threshold.metric.is_one_of(&[Metric::ENERGY, Metric::ENERGY_PER_OUTPUT_TOKEN]);
         let needs = match threshold.against {
             Against::Model(_) => MIN_REQUESTS,
             // A change between loads is judged by the variation between runs.
             Against::Baseline | Against::History => 1,
-            Against::Value if is_of_requests && !describes => LOAD_RUNS,
+            Against::Value if (is_of_requests || is_of_energy) && !describes => LOAD_RUNS,
             Against::Value => 1,
         };
         let has = self.runs as usize;

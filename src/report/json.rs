@@ -17,6 +17,7 @@ use llm_stream_core::{
     capacity::{FinishedSearch, SearchFinding, SearchPoint},
     comparison::Change,
     drift::Drift,
+    energy::{Energy, NoEnergy},
     goodput::RequestLimits,
     group::WorkloadSpec,
     interval::Interval,
@@ -25,6 +26,7 @@ use llm_stream_core::{
     metric::{Better, DEFINITIONS, METRICS, Metric, SUCCESS_RATE, Unit},
     punctuality::Deviation,
     schedule::Shape,
+    server_series::{CountedShare, GaugeOverTime, ServerOverTime},
     statistic::{Absent, Statistic},
     summary::{Group, Tally},
     text::visible_json,
@@ -32,11 +34,12 @@ use llm_stream_core::{
 };
 
 use self::model::{
-    BeyondReport, ByName, CacheShareReport, ChangeReport, DeviationReport, DoubtReport,
-    DriftByMetric, DriftReport, FailureReport, FigureReport, GroupReport, InstrumentReport,
-    IntervalReport, IntervalsReport, LoadReport, MeasuredPartReport, MetricReport, PairedReport,
-    PrecisionReport, RequestCounts, ResultReport, RunReport, SearchPointReport, SearchReport,
-    ServerMetricReport, ServerReport, SimulatorReport, ThresholdReport, ToolReport, TrendReport,
+    BeyondReport, ByName, CacheShareReport, ChangeReport, CountedShareReport, DeviationReport,
+    DoubtReport, DriftByMetric, DriftReport, EnergyReport, FailureReport, FigureReport,
+    GaugeReport, GroupReport, InstrumentReport, IntervalReport, IntervalsReport, LoadReport,
+    MeasuredPartReport, MetricReport, PairedReport, PrecisionReport, RequestCounts, ResultReport,
+    RunReport, SearchPointReport, SearchReport, ServerCourseReport, ServerMetricReport,
+    ServerOverTimeReport, ServerReport, SimulatorReport, ThresholdReport, ToolReport, TrendReport,
     TrialCounts, TrialReport, TrialReports, TurnReport, WorkloadReport,
 };
 #[cfg(feature = "schema")]
@@ -414,6 +417,47 @@ fn load(stats: &LoadStats) -> LoadReport {
             seconds_of_load: part.seconds,
             means_of_load: part.means.iter().map(|(metric, mean)| (metric.name, *mean)).collect(),
         }),
+        server: stats.server.as_ref().map(server_over_time),
+        energy: stats.energy.as_ref().map(energy),
+    }
+}
+
+fn server_over_time(over: &ServerOverTime) -> ServerOverTimeReport {
+    let gauge = |GaugeOverTime { name, mean, max, n }: &GaugeOverTime| {
+        (*name, GaugeReport { n: *n, mean: *mean, max: *max })
+    };
+    let share =
+        |of: CountedShare| CountedShareReport { part: of.part, all: of.all, share: of.share() };
+    let course = |name| over.course.iter().map(|(_, state)| state.value(name)).collect();
+    ServerOverTimeReport {
+        scrapes: over.scrapes,
+        failed: over.failed,
+        failure: over.first_failure.clone(),
+        scrape_mean: over.scrape_mean,
+        scrape_max: over.scrape_max,
+        gauges: over.gauges.iter().map(gauge).collect(),
+        preemptions: over.preemptions,
+        cache_hits: over.cache_hits.map(share),
+        acceptance: over.acceptance.map(share),
+        synthetic_text: over.is_synthetic,
+        course: ServerCourseReport {
+            at: over.course.iter().map(|(at, _)| *at).collect(),
+            running: course("running"),
+            waiting: course("waiting"),
+            kv_cache_use: course("kv_cache_use"),
+        },
+    }
+}
+
+fn energy(energy: &Result<Energy, NoEnergy>) -> EnergyReport {
+    let known = energy.as_ref().ok();
+    EnergyReport {
+        joules: known.map(|energy| energy.joules),
+        error: known.map(|energy| energy.error),
+        gpus: known.map(|energy| energy.gpus),
+        counted: known.map(|energy| energy.is_counted),
+        samples: known.map(|energy| energy.samples),
+        missing: energy.as_ref().err().map(ToString::to_string),
     }
 }
 

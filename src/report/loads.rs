@@ -111,5 +111,17 @@ impl CsvRow for LoadRow {
         ("seconds_of_load", |row| row.part(|part| format!("{:.6}", part.seconds))),
         ("request_throughput_of_load", |row| row.of_whole(Metric::REQUEST_THROUGHPUT)),
         ("output_throughput_of_load", |row| row.of_whole(Metric::OUTPUT_THROUGHPUT)),
+        ("output_throughput_per_gpu", |row| {
+            row.stat(|stats| stats.output_throughput_per_gpu().map(|speed| format!("{speed:.3}")))
+        }),
+        ("cost_per_million_output_tokens", |row| {
+            row.stat(|stats| {
+                stats.cost_per_million_output_tokens().map(|cost| format!("{cost:.6}"))
+            })
+        }),
+        ("energy", |row| row.stat(|stats| stats.joules().map(|joules| format!("{joules:.3}")))),
+        ("energy_per_output_token", |row| {
+            row.stat(|stats| stats.joules_per_output_token().map(|joules| format!("{joules:.6}")))
+        }),
     ];
 }

@@ -18,6 +18,7 @@ pub mod ranking;
 pub mod requests;
 pub(crate) mod search;
 pub mod server;
+pub mod server_series;
 pub mod step_summary;
 pub(crate) mod stored;
 pub mod summary;

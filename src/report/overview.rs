@@ -114,6 +114,8 @@ fn remarks(group: &Group) -> String {
         if group.tally.server_disagrees > 0 {
             lines.push_str(&summary::server_timings(group));
         }
+        lines.push_str(&summary::yields(group));
+        lines.push_str(&summary::server_over_time(group));
         let of = metrics(&[group]);
         lines.push_str(&summary::absent(group, &|metric| metric.is_one_of(of)));
     }

@@ -13,7 +13,10 @@ use llm_stream_core::{
 use super::{
     RunStatus,
     csv::inert,
-    json::model::{FigureReport, GroupReport, IntervalReport, RunReport},
+    json::model::{
+        CountedShareReport, FigureReport, GroupReport, IntervalReport, LoadReport, RunReport,
+        ServerOverTimeReport,
+    },
     models_table::{self, Mean, ModelRow},
     number, step_summary, table,
 };
@@ -41,6 +44,14 @@ const OF_LOADS: [&Metric; 5] = [
     Metric::TPOT,
 ];
 
+/// The figures of what loads cost.
+const OF_MACHINES: [&Metric; 4] = [
+    Metric::OUTPUT_THROUGHPUT_PER_GPU,
+    Metric::COST_PER_MILLION_OUTPUT_TOKENS,
+    Metric::ENERGY,
+    Metric::ENERGY_PER_OUTPUT_TOKEN,
+];
+
 /// A table of a run.
 struct Section {
     title: &'static str,
@@ -56,7 +67,12 @@ pub(crate) fn text(run: NamedRun<'_>, width: usize) -> String {
         let _ = writeln!(out, "  {name:<9} {value}");
     });
     let _ = write!(out, "{}", means(run.report, width));
-    for section in [thresholds(run.report), failures(run.report)] {
+    for section in [
+        yields(run.report),
+        server_over_time(run.report),
+        thresholds(run.report),
+        failures(run.report),
+    ] {
         out.push_str(&of_groups(&section, width));
     }
     out
@@ -198,6 +214,8 @@ fn sections(report: &RunReport<'_>) -> Vec<Section> {
     let mut sections = vec![
         figures("Requests one by one: means", &requests, &OF_REQUESTS),
         figures("Under load: means", &loads, &OF_LOADS),
+        yields(report),
+        server_over_time(report),
         thresholds(report),
         failures(report),
     ];
@@ -265,6 +283,69 @@ fn figures(title: &'static str, groups: &[&GroupReport<'_>], metrics: &[&Metric]
         counts.into_iter().chain(metrics.iter().map(|metric| mean(group, metric))).collect()
     };
     Section { title, heads: heads.collect(), rows: groups.iter().map(row).collect() }
+}
+
+/// Returns what the loads cost.
+fn yields(report: &RunReport<'_>) -> Section {
+    let of_group = |group: &GroupReport<'_>| -> Vec<Vec<String>> {
+        let metrics = OF_MACHINES.iter().filter(|metric| group.metrics.get(metric.name).is_some());
+        let row = |metric: &&Metric| {
+            let unit = metric.unit.display().0;
+            vec![group.name.clone(), metric.name.into(), unit.into(), mean(group, metric)]
+        };
+        metrics.map(row).collect()
+    };
+    let rows = report.groups.iter().flat_map(of_group).collect();
+    let heads = ["cost and energy of", "figure", "unit", ">mean"];
+    Section { title: "Cost and energy", heads: heads.map(Into::into).into(), rows }
+}
+
+/// Returns the server's gauges and shares over the time of each load.
+fn server_over_time(report: &RunReport<'_>) -> Section {
+    let of_group = |group: &GroupReport<'_>| -> Vec<Vec<String>> {
+        let of_run = |(load, run): (&LoadReport, usize)| {
+            let server = load.server.as_ref()?;
+            let head = [group.name.clone(), run.to_string()];
+            let rows = server_figures(server).into_iter();
+            Some(rows.map(|row| head.iter().cloned().chain(row).collect()).collect::<Vec<_>>())
+        };
+        group.loads.iter().zip(1..).filter_map(of_run).flatten().collect()
+    };
+    let rows = report.groups.iter().flat_map(of_group).collect();
+    let heads = ["server over time of", ">run", "figure", ">mean", ">max"];
+    Section { title: "Server over time", heads: heads.map(Into::into).into(), rows }
+}
+
+/// Returns a row for each figure of the server: its name, its mean or only value, and its maximum.
+fn server_figures(server: &ServerOverTimeReport) -> Vec<[String; 3]> {
+    let gauges = [
+        ("running", "running", 1.0),
+        ("waiting", "waiting", 1.0),
+        ("kv_cache_use", "KV cache, %", 100.0),
+        ("accept_rate", "accept_rate, %", 100.0),
+    ];
+    let gauge = |(name, what, scale): (&str, &str, f64)| {
+        let of = server.gauges.get(name)?;
+        Some([what.to_owned(), number(of.mean * scale), number(of.max * scale)])
+    };
+    let single = |what: &str, value: String| [what.to_owned(), value, String::new()];
+    let share = |what: &str, of: &Option<CountedShareReport>| {
+        of.as_ref().map(|of| single(what, number(of.share * 100.0)))
+    };
+    let accepted = match server.synthetic_text {
+        true => "draft tokens accepted, %, of synthetic text",
+        false => "draft tokens accepted, %",
+    };
+    let preemptions = server.preemptions.map(|count| single("preemptions", count.to_string()));
+    let failed = (server.failed > 0).then(|| single("failed scrapes", server.failed.to_string()));
+    let others = [
+        preemptions,
+        share("prefix cache hits, %", &server.cache_hits),
+        share(accepted, &server.acceptance),
+        Some(single("scrapes", server.scrapes.to_string())),
+        failed,
+    ];
+    gauges.into_iter().filter_map(gauge).chain(others.into_iter().flatten()).collect()
 }
 
 fn format_counts(group: &GroupReport<'_>) -> String {

@@ -5,12 +5,14 @@ use std::{collections::BTreeMap, fmt::Write};
 use llm_stream_core::{
     column::ValueColumn,
     drift::Drift,
+    energy::Energy,
     interval::Interval,
     lacking::MissingFigures,
     load_stats::LoadStats,
     metric::{METRICS, Metric},
     punctuality::Deviation,
     server_metrics::MetricComparison,
+    server_series::{CountedShare, ServerOverTime},
     statistic::Statistic,
     summary::{Group, ServerComparison, Tally},
     text::counted,
@@ -45,6 +47,7 @@ pub(super) fn tables(run: &Run) -> String {
             out.push_str(&simulator(group));
             out.push_str(&server_timings(group));
             out.push_str(&server_metrics(group));
+            out.push_str(&server_over_time(group));
             out.push_str(&turns(group));
         }
     }
@@ -278,6 +281,85 @@ fn server_metrics(group: &Group) -> String {
             means.join("; ")
         ),
     }
+}
+
+/// Describes what a load costs, by means.
+pub(super) fn yields(group: &Group) -> String {
+    let metrics = [
+        Metric::OUTPUT_THROUGHPUT_PER_GPU,
+        Metric::COST_PER_MILLION_OUTPUT_TOKENS,
+        Metric::ENERGY_PER_OUTPUT_TOKEN,
+    ];
+    let mean = |metric: &Metric| {
+        let value = group.figure(metric, Statistic::Mean).ok()?;
+        Some(format!("{} {} {}", metric.name, number(value), metric.unit.display().0))
+    };
+    let means: Vec<_> = metrics.into_iter().filter_map(mean).collect();
+    if means.is_empty() { String::new() } else { format!("  {}\n", means.join("; ")) }
+}
+
+/// Describes the server over the time of each load: a line for a run, and one for its energy.
+pub(super) fn server_over_time(group: &Group) -> String {
+    let runs = group.loads.len();
+    let mut out = String::new();
+    for (stats, run) in group.loads.iter().zip(1..) {
+        let of = if runs > 1 { format!(", run {run}") } else { String::new() };
+        if let Some(over) = &stats.server {
+            let _ = writeln!(out, "  server over time{of}: {}", describe_server(over));
+        }
+        match &stats.energy {
+            Some(Ok(energy)) => {
+                let _ = writeln!(out, "  energy{of}: {}", describe_energy(energy, stats.seconds));
+            }
+            Some(Err(missing)) => {
+                let _ = writeln!(out, "  no energy{of}: {missing}");
+            }
+            None => {}
+        }
+    }
+    out
+}
+
+/// `running 7.5 (max 8); KV cache 42 % (max 61); 3 preemptions; 20 scrapes of 2.1 ms (max 4.0)`.
+fn describe_server(over: &ServerOverTime) -> String {
+    let gauge = |(name, what, scale, unit): (&str, &str, f64, &str)| {
+        let of = over.gauge(name)?;
+        let (mean, max) = (number(of.mean * scale), number(of.max * scale));
+        Some(format!("{what} {mean}{unit} (max {max})"))
+    };
+    let gauges = [
+        ("running", "running", 1.0, ""),
+        ("waiting", "waiting", 1.0, ""),
+        ("kv_cache_use", "KV cache", 100.0, " %"),
+        ("accept_rate", "acceptance by the server's gauge", 100.0, " %"),
+    ];
+    let share = |what: &str, of: CountedShare| format!("{what} {} %", number(of.share() * 100.0));
+    let synthetic = if over.is_synthetic { ", of synthetic text" } else { "" };
+    let mut parts: Vec<_> = gauges.into_iter().filter_map(gauge).collect();
+    parts.extend(over.preemptions.map(|count| counted(count as usize, "preemption")));
+    parts.extend(over.cache_hits.map(|of| share("prefix cache hits", of)));
+    parts.extend(over.acceptance.map(|of| share("draft tokens accepted", of) + synthetic));
+    if let Some((mean, max)) = over.scrape_mean.zip(over.scrape_max) {
+        let (mean, max) = (number(mean * 1e3), number(max * 1e3));
+        parts.push(format!("{} of {mean} ms (max {max})", counted(over.scrapes, "scrape")));
+    }
+    if let Some(why) = &over.first_failure {
+        parts.push(format!("{} failed, the first: {why}", counted(over.failed, "scrape")));
+    }
+    parts.join("; ")
+}
+
+/// `12300 J ± 200 J, 4100 W on average, of 8 GPUs by the energy counter`.
+fn describe_energy(energy: &Energy, seconds: f64) -> String {
+    let Energy { joules, error, gpus, is_counted, .. } = energy;
+    let source = if *is_counted { "energy counter" } else { "power" };
+    format!(
+        "{} J ± {} J, {} W on average, of {} by the {source}",
+        number(*joules),
+        number(*error),
+        number(joules / seconds),
+        counted(*gpus, "GPU")
+    )
 }
 
 /// The table of the turns of conversations, each by its means.

@@ -5,6 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use llm_stream_core::{
     cache_share::CacheTally,
+    energy::NoEnergy,
     load_stats::{LoadStats, RequestSpan},
     sample::CountKind,
     summary::Tally,
@@ -109,6 +110,11 @@ impl Runner<'_> {
         let tally = measured.map_err(io::Error::other)?.tally;
         let cache = workload.trace.as_ref().and_then(|_| cache.share());
         let stats = LoadStats { cache, ..stats };
+        let stats = LoadStats {
+            machine: case.target.machine,
+            energy: case.target.power_url.is_some().then(|| Err(NoEnergy::of_kept_load())),
+            ..stats
+        };
         let outcome = Ok((tally, stats.clone()));
         let row = LoadRow::of(case, workload, Some(stats), None);
         self.observer.event(Event::Load { row: &row }).map_err(io::Error::other)?;

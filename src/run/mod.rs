@@ -20,6 +20,7 @@ mod preflight;
 mod prompt_length;
 mod search;
 mod server_metrics;
+mod server_series;
 mod trial;
 mod workload;
 

@@ -2,12 +2,13 @@
 
 use std::{sync::Arc, time::Instant};
 
-use llm_stream_client::Client;
+use llm_stream_client::{Client, MetricsFetcher};
 use llm_stream_core::{
     prompt::Prompt,
     protocol::Protocol,
     punctuality::Punctuality,
     recording::{ErrorKind, RequestError},
+    text::error_chain,
 };
 use llm_stream_sim::{AnswerLog, Simulator};
 
@@ -26,6 +27,8 @@ pub(super) struct ConnectedModel {
     /// The prompts for which there is no text of the right length, and why.
     pub(super) unsizable: Vec<(Arc<Prompt>, RequestError)>,
     pub(super) metrics: ServerMetricsProbe,
+    /// What reads the power of its GPUs.
+    pub(super) power: Option<Arc<MetricsFetcher>>,
     simulator: Option<Simulator>,
 }
 
@@ -48,6 +51,7 @@ impl ConnectedModel {
             target: target.clone(),
             client,
             metrics: ServerMetricsProbe::of(target, access)?,
+            power: power(target, access)?,
             sizer: PromptSizer::new(target),
             unsizable: Vec::new(),
             simulator,
@@ -61,6 +65,16 @@ impl ConnectedModel {
         let timings = log.iter().map(AnswerLog::timing).collect();
         Some(Punctuality::of(timings, handed_over))
     }
+}
+
+/// Returns what reads the power of the GPUs of `target`, if it is to be read.
+fn power(target: &Target, access: &Access) -> Result<Option<Arc<MetricsFetcher>>, RequestError> {
+    let Some(url) = &target.power_url else { return Ok(None) };
+    let fetcher = MetricsFetcher::new(url, access).map_err(|error| {
+        let message = format!("failed to prepare for the GPUs' power: {}", error_chain(&error));
+        RequestError::new(ErrorKind::Connect, message)
+    })?;
+    Ok(Some(Arc::new(fetcher)))
 }
 
 /// Returns the URL at which the simulator takes requests.

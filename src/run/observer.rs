@@ -8,6 +8,7 @@ use std::{error::Error, sync::Arc};
 use llm_stream_client::Redactor;
 use llm_stream_core::{
     capacity::{FinishedSearch, Objective, SearchPoint},
+    energy::ServerSamples,
     load_stats::LoadStats,
     prompt::{Prompt, Synthetic},
     recording::{Chunk, Recording, RequestError},
@@ -194,6 +195,14 @@ pub enum Event<'a> {
         case: &'a Arc<Case>,
         /// What they say.
         comparison: &'a MetricComparison,
+    },
+    /// The server's metrics, or the power of its GPUs, were scraped while a load or a long request
+    /// ran.
+    ServerSeries {
+        /// The trial, or the load of a search.
+        case: &'a Arc<Case>,
+        /// The scrapes.
+        samples: &'a ServerSamples,
     },
     /// The server's metrics cannot be read any more.
     ServerMetricsLost {

@@ -140,7 +140,7 @@ impl Runner<'_> {
         let late = self.script_kept(punctuality.as_ref()).err();
         let requests = gathered.searched.as_mut().map(|(_, requests)| std::mem::take(requests));
         let requests = requests.unwrap_or_default();
-        let (stats, tally, _) = gathered.measure(workload, run);
+        let (stats, tally, _) = gathered.measure(&case.target, workload, run);
         let reached = tally.and_then(|tally| {
             let stats = stats.clone().ok_or("no request has ended")?;
             match shortfall(&tally, &stats, workload) {

@@ -17,7 +17,7 @@ use crate::plan::{Access, Case, Target};
 
 /// Reads the metrics of one server, until that fails once.
 pub(super) struct ServerMetricsProbe {
-    fetcher: Option<MetricsFetcher>,
+    fetcher: Option<Arc<MetricsFetcher>>,
 }
 
 impl ServerMetricsProbe {
@@ -30,7 +30,12 @@ impl ServerMetricsProbe {
                 format!("failed to prepare for the server's metrics: {}", error_chain(&error));
             RequestError::new(ErrorKind::Connect, message)
         };
-        Ok(Self { fetcher: fetcher.map_err(failed)? })
+        Ok(Self { fetcher: fetcher.map_err(failed)?.map(Arc::new) })
+    }
+
+    /// Returns what reads the metrics, until that failed once.
+    pub(super) const fn fetcher(&self) -> Option<&Arc<MetricsFetcher>> {
+        self.fetcher.as_ref()
     }
 
     /// The metrics now, if they can be read.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use llm_stream_client::SamplingTimes;
 use llm_stream_core::{
     prompt::Prompt,
     recording::{ErrorKind, Recording, RequestError},
@@ -13,7 +14,8 @@ use llm_stream_core::{
 
 use super::{
     Cancelled, Event, RunObserver, Runner, TrialEnd, TrialOutcome, TrialPosition, guarded,
-    models::ConnectedModel, preflight::Unusable, server_metrics::AnswerCount, today,
+    models::ConnectedModel, preflight::Unusable, server_metrics::AnswerCount,
+    server_series::ServerSampling, today,
 };
 use crate::{
     config::Order,
@@ -39,6 +41,7 @@ impl Runner<'_> {
         self.check_cancelled()?;
         // What was logged before, such as the warm-up, is not the trial's.
         self.models.active.as_ref().map(|model| model.punctuality(Vec::new()));
+        let sampling = self.sample_request(case);
         let ended = match &case.task {
             Task::Prompt(prompt) if prompt.turns.is_empty() => {
                 self.ask_one(case, prompt, position, prepared)
@@ -46,11 +49,23 @@ impl Runner<'_> {
             Task::Prompt(prompt) => self.converse(case, prompt, position, prepared),
             Task::Workload(workload) => self.run_load(case, workload, position, prepared),
         };
+        let samples = sampling.map(|sampling| sampling.end(None)).unwrap_or_default();
+        if !samples.is_empty() {
+            self.tell(Event::ServerSeries { case, samples: &samples });
+        }
         if let Some(before) = before.filter(|_| !self.is_cancelled()) {
             let tally = ended.as_ref().ok().and_then(|end| end.tally.as_ref());
             self.compare_metrics(case, &before, tally);
         }
         ended
+    }
+
+    /// Reads the server's metrics while a prompt is answered, unless that takes less than a second. A
+    /// load has its own samples.
+    fn sample_request(&self, case: &Case) -> Option<ServerSampling> {
+        let model = self.models.active.as_ref().filter(|_| case.task.workload().is_none())?;
+        let times = SamplingTimes::EachSecond;
+        Some(ServerSampling::start(model, times, &self.options.cancellation))
     }
 
     /// Makes the trial's model the active one, with all that its prompts need.

@@ -6,13 +6,14 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use llm_stream_client::AnswerObserver;
+use llm_stream_client::{AnswerObserver, SamplingTimes};
 use llm_stream_core::{
     abort::{AbortReason, EndedRequest, LoadWatch},
     cache_share::{CacheShare, CacheTally},
     capacity::{LoadLimits, LoadRequest},
     column::Storage,
     comparison::SIGNIFICANT,
+    energy::ServerSamples,
     load_stats::{LoadStats, MIN_CONNECTED, RequestSpan, Shortfall},
     metric::{Metric, SUCCESS_RATE},
     punctuality::Punctuality,
@@ -30,11 +31,12 @@ use super::{
     gathered::{self, EndedPart, GatheredRequests},
     guarded,
     models::ConnectedModel,
+    server_series::{ServerSampling, with_server},
     today,
 };
 use crate::{
     load::{self, LoadCounters, LoadRun, RequestEnd},
-    plan::{Case, Workload},
+    plan::{Case, Target, Workload},
     report::{TrialResult, loads::LoadRow},
     row::Row,
 };
@@ -57,6 +59,8 @@ pub(super) struct Gathered {
     cache: CacheTally,
     /// Why the load was stopped before its end.
     aborted: Option<AbortReason>,
+    /// What was scraped of the server.
+    sampled: ServerSamples,
 }
 
 /// A load that ran as specified, or why it did not.
@@ -105,7 +109,7 @@ impl Runner<'_> {
         let handed_over = std::mem::take(&mut gathered.handed_over);
         let punctuality = model.and_then(|model| model.punctuality(handed_over));
         let kept = self.script_kept(punctuality.as_ref());
-        let (stats, tally_or_why, parts) = gathered.measure(workload, &run);
+        let (stats, tally_or_why, parts) = gathered.measure(&case.target, workload, &run);
         let judged = tally_or_why.and_then(|tally| judge(tally, stats.clone(), workload));
         let judged = judged.and_then(|judged| kept.map(|()| judged));
         let outcome = judged.map_err(|why| self.hidden(&why));
@@ -166,7 +170,7 @@ impl Runner<'_> {
         started: Timestamp,
         (gathered, run): (Gathered, LoadRun),
     ) {
-        let stats = gathered.stats(workload, &run);
+        let stats = gathered.stats(&case.target, workload, &run);
         let Gathered { all, handed_over, parts, .. } = gathered;
         if all.len() == 0 {
             return;
@@ -258,7 +262,13 @@ impl Runner<'_> {
         };
         let load = (&*case.target, workload, case.run);
         let observed = (&stop as _, &*counters);
+        let sampling = ServerSampling::start(model, SamplingTimes::WithEnds, &options.cancellation);
         let run = load::run_load(load, &model.sizer, &model.client, observed, on_result);
+        let samples = sampling.end(run.as_ref().ok().and_then(|run| run.started));
+        if !samples.is_empty() {
+            let _ = observer.event(Event::ServerSeries { case, samples: &samples });
+        }
+        gathered.sampled = samples;
         Ok((gathered, run.map_err(|error| error.to_string())?))
     }
 }
@@ -286,13 +296,15 @@ impl Gathered {
             unconnected: None,
             cache: CacheTally::default(),
             aborted: None,
+            sampled: ServerSamples::default(),
         }
     }
 
     /// Returns the statistics of all requests.
-    fn stats(&self, workload: &Workload, run: &LoadRun) -> Option<LoadStats> {
+    fn stats(&self, target: &Target, workload: &Workload, run: &LoadRun) -> Option<LoadStats> {
         let cache = self.cache(workload);
-        self.all.stats(run.driven.busy).map(|stats| LoadStats { cache, ..stats })
+        let stats = self.all.stats(run.driven.busy).map(|stats| LoadStats { cache, ..stats })?;
+        Some(with_server(stats, &self.sampled, (target, workload)))
     }
 
     fn cache(&self, workload: &Workload) -> Option<CacheShare> {
@@ -303,6 +315,7 @@ impl Gathered {
     /// a mix.
     pub(super) fn measure(
         self,
+        target: &Target,
         workload: &Workload,
         run: &LoadRun,
     ) -> (Option<LoadStats>, Result<Tally, String>, Vec<EndedPart>) {
@@ -310,6 +323,7 @@ impl Gathered {
         let stopped = self.stopped();
         let (stats, measured) = self.all.measure(run.driven.busy, None);
         let stats = stats.map(|stats| LoadStats { cache, ..stats });
+        let stats = stats.map(|stats| with_server(stats, &self.sampled, (target, workload)));
         let parts = gathered::measure_parts(self.parts, run.driven.busy, &measured);
         let ran = opened(run).and_then(|()| stopped.map_or(Ok(()), Err));
         let ran = ran.and_then(|()| connected(ended, self.unconnected));

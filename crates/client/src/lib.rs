@@ -23,6 +23,7 @@ mod kernel_timed;
 mod limits;
 pub mod memory;
 mod metrics_fetcher;
+mod metrics_sampler;
 pub mod options;
 mod preconnect;
 pub mod proxy;
@@ -52,6 +53,7 @@ pub use self::{
     answer::AnswerForm,
     error::{ClientError, TooFewFiles},
     metrics_fetcher::MetricsFetcher,
+    metrics_sampler::{MetricsReading, MetricsSampler, SamplingTimes},
     preconnect::Preconnect,
     redactor::Redactor,
     reference::{ReferenceReader, ReferenceStream},

@@ -1,5 +1,5 @@
-//! Fetches the Prometheus metrics of a server, between trials and never during one: a request for
-//! metrics would disturb the measurement. All calls block.
+//! Fetches the Prometheus metrics of a server. All calls block, so that a thread that receives
+//! answers must not make them.
 
 use std::{future::Future, time::Duration};
 

@@ -534,7 +534,51 @@ fn add_throughputs(
         partial.insert("output_throughput".into(), output);
     }
     loads.insert("output_throughput".into(), of_runs);
+    add_of_machine(group, figures, &mut loads);
     loads
+}
+
+/// Adds what the throughput costs, of loads whose runs all have it. A run has one energy, and no
+/// batches of it.
+fn add_of_machine(
+    group: &Group,
+    figures: &mut BTreeMap<String, Vec<f64>>,
+    loads: &mut BTreeMap<String, Vec<LoadRun>>,
+) {
+    let mut add = |metric: &Metric, of_runs: Vec<LoadRun>, values: Vec<f64>| {
+        if !of_runs.is_empty() && of_runs.len() == group.loads.len() {
+            figures.insert(metric.name.into(), values);
+            loads.insert(metric.name.into(), of_runs);
+        }
+    };
+    let of_batches = |read: fn(&LoadStats, f64) -> Option<f64>| -> Vec<f64> {
+        let batches =
+            group.loads.iter().flat_map(|stats| stats.batches.iter().map(move |of| (stats, of)));
+        batches.filter_map(|(stats, of)| read(stats, of.output_throughput)).collect()
+    };
+    let per_gpu = load_runs(group, LoadStats::output_throughput_per_gpu);
+    let of_batch = |stats: &LoadStats, of: f64| stats.machine.gpus.map(|gpus| of / gpus as f64);
+    add(Metric::OUTPUT_THROUGHPUT_PER_GPU, per_gpu, of_batches(of_batch));
+    let costs = load_runs(group, LoadStats::cost_per_million_output_tokens);
+    let values = of_batches(|stats, of| stats.machine.cost_of_million(of));
+    // A batch without tokens has no cost, so that the others would be a selection.
+    let batches: usize = group.loads.iter().map(|stats| stats.batches.len()).sum();
+    if values.len() == batches {
+        add(Metric::COST_PER_MILLION_OUTPUT_TOKENS, costs, values);
+    }
+    let single = |read: fn(&LoadStats) -> Option<f64>| {
+        let of_runs = load_runs(group, read).into_iter().map(|of| LoadRun { batches: 1, ..of });
+        let of_runs: Vec<_> = of_runs.collect();
+        let values = of_runs.iter().map(|of| of.value).collect();
+        (of_runs, values)
+    };
+    for (metric, read) in [
+        (Metric::ENERGY, LoadStats::joules as fn(&LoadStats) -> Option<f64>),
+        (Metric::ENERGY_PER_OUTPUT_TOKEN, LoadStats::joules_per_output_token),
+    ] {
+        let (of_runs, values) = single(read);
+        add(metric, of_runs, values);
+    }
 }
 
 /// Returns the figure of each run of a load that has one.

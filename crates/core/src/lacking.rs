@@ -3,6 +3,8 @@
 use std::{collections::BTreeMap, fmt};
 
 use crate::{
+    energy::{EnergyGap, NoEnergy},
+    load_stats::LoadStats,
     metric::Metric,
     sample::{Note, Sample},
 };
@@ -20,6 +22,12 @@ pub enum MissingReason {
     OneEvent,
     /// The note says why the figure would be wrong.
     Refused(Note),
+    /// The samples of the power do not yield an energy.
+    NoEnergy(EnergyGap),
+    /// The config does not have the key that the figure requires.
+    NotSet(&'static str),
+    /// A part of a mix shares its machine with the other parts.
+    PartOfLoad,
     /// The answer does not contain the figure, or has no such event.
     NotAvailable,
 }
@@ -42,9 +50,48 @@ impl MissingReason {
         }
     }
 
+    /// Returns why a run of a load, or of a part of one, lacks `metric`.
+    pub fn of_load(metric: &Metric, stats: &LoadStats, is_part: bool) -> Self {
+        let of_machine = [
+            Metric::OUTPUT_THROUGHPUT_PER_GPU,
+            Metric::COST_PER_MILLION_OUTPUT_TOKENS,
+            Metric::ENERGY,
+            Metric::ENERGY_PER_OUTPUT_TOKEN,
+        ];
+        if is_part && metric.is_one_of(&of_machine) {
+            return Self::PartOfLoad;
+        }
+        let is_of_energy = metric.is_one_of(&[Metric::ENERGY, Metric::ENERGY_PER_OUTPUT_TOKEN]);
+        let (is_set, setting) = match metric {
+            _ if metric == Metric::OUTPUT_THROUGHPUT_PER_GPU => {
+                (stats.machine.gpus.is_some(), "gpus")
+            }
+            _ if metric == Metric::COST_PER_MILLION_OUTPUT_TOKENS => {
+                (stats.machine.cost_per_hour.is_some(), "cost_per_hour")
+            }
+            _ if is_of_energy => (stats.energy.is_some(), "power_url"),
+            _ => (true, ""),
+        };
+        match (is_set, stats.refused, &stats.energy) {
+            (false, ..) => Self::NotSet(setting),
+            (_, _, Some(Err(NoEnergy { gap, .. }))) if is_of_energy => Self::NoEnergy(*gap),
+            (_, Some(note), _) => Self::Refused(note),
+            _ => Self::NotAvailable,
+        }
+    }
+
+    /// Returns whether it needs no line in reports: the answers do not contain the figure, or the
+    /// config does not ask for it.
+    const fn is_expected(self) -> bool {
+        matches!(self, Self::NotAvailable | Self::NotSet(_) | Self::PartOfLoad)
+    }
+
     /// Returns the name in files.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::NoEnergy(gap) => gap.name(),
+            Self::NotSet(_) => "not_configured",
+            Self::PartOfLoad => "part_of_load",
             Self::OneTokenAsked => "one_token_asked",
             Self::OneEvent => "one_event",
             Self::Refused(note) => note.name(),
@@ -56,6 +103,9 @@ impl MissingReason {
 impl fmt::Display for MissingReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::NoEnergy(gap) => gap.name(),
+            Self::NotSet(setting) => return write!(f, "without `{setting}`"),
+            Self::PartOfLoad => "of a part of a load, which shares its machine",
             Self::OneTokenAsked => "asked for one token",
             Self::OneEvent => "with one token event",
             Self::Refused(note) => note.name(),
@@ -95,7 +145,7 @@ impl MissingFigures {
 
     /// Returns whether some lack it for another reason than that the answers do not contain it.
     pub fn has_reason(&self) -> bool {
-        self.reasons.keys().any(|lack| *lack != MissingReason::NotAvailable)
+        self.reasons.keys().any(|lack| !lack.is_expected())
     }
 
     /// Formats the reasons: `2 burst, 1 silent_tail`.

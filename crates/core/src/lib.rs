@@ -16,6 +16,7 @@ mod coding;
 pub mod column;
 pub mod comparison;
 pub mod drift;
+pub mod energy;
 pub mod evidence;
 pub mod exact;
 pub mod framing;
@@ -40,6 +41,7 @@ pub mod sample;
 pub mod schedule;
 pub mod serial;
 pub mod server_metrics;
+pub mod server_series;
 #[cfg(test)]
 mod simulations;
 pub mod spread;

@@ -7,10 +7,12 @@ use crate::{
     cache_share::CacheShare,
     capacity::CapacityFigure,
     column::{Storage, ValueColumn},
+    energy::{Energy, NoEnergy},
     metric::Metric,
     phases::Window,
     sample::Note,
     schedule::{Shape, Until},
+    server_series::ServerOverTime,
     statistic::Statistic,
 };
 
@@ -150,6 +152,14 @@ pub struct LoadStats {
     pub capacity: Option<CapacityFigure>,
     /// The part of the load that was measured, if it was not all of it.
     pub part: Option<MeasuredPart>,
+    /// When the first request started, counted from the beginning of the load.
+    pub first_start: Duration,
+    /// The machine that served it.
+    pub machine: ServerMachine,
+    /// The server's metrics over the time of the load, if they were scraped.
+    pub server: Option<ServerOverTime>,
+    /// The energy of the GPUs, or why it is unknown; `None` if it was not asked for.
+    pub energy: Option<Result<Energy, NoEnergy>>,
 }
 
 /// The measured part of a load, next to the whole.
@@ -251,6 +261,23 @@ impl Extent {
     }
 }
 
+/// What the config says about the machine that serves a model.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct ServerMachine {
+    /// The number of GPUs that the model uses.
+    pub gpus: Option<u64>,
+    /// The cost of an hour, in any currency.
+    pub cost_per_hour: Option<f64>,
+}
+
+impl ServerMachine {
+    /// Returns the cost of a million tokens at `throughput`, in tokens per second; `None` at 0.
+    pub fn cost_of_million(self, throughput: f64) -> Option<f64> {
+        let per_second = self.cost_per_hour? / 3600.0;
+        (throughput > 0.0).then(|| per_second / throughput * 1e6)
+    }
+}
+
 /// Throughput in a part of a run: a twentieth of the time, or several answer times if that is
 /// longer.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -324,7 +351,32 @@ impl LoadStats {
             cache: None,
             capacity: None,
             part: None,
+            first_start: extent.first,
+            machine: ServerMachine::default(),
+            server: None,
+            energy: None,
         })
+    }
+
+    /// Returns the throughput of a GPU, in tokens per second.
+    pub fn output_throughput_per_gpu(&self) -> Option<f64> {
+        Some(self.output_throughput? / self.machine.gpus? as f64)
+    }
+
+    /// Returns the cost of a million output tokens; `None` also if there were none.
+    pub fn cost_per_million_output_tokens(&self) -> Option<f64> {
+        self.machine.cost_of_million(self.output_throughput?)
+    }
+
+    /// Returns the energy in joules.
+    pub fn joules(&self) -> Option<f64> {
+        Some(self.energy.as_ref()?.as_ref().ok()?.joules)
+    }
+
+    /// Returns the energy of an output token, in joules; `None` also if there were none.
+    pub fn joules_per_output_token(&self) -> Option<f64> {
+        let tokens = self.output_throughput? * self.seconds;
+        Some(self.joules()? / tokens).filter(|_| tokens > 0.0)
     }
 
     /// Returns why the run did not reach the requested load, if so. Its figures then do not

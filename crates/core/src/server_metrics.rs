@@ -32,6 +32,8 @@ pub enum MetricKind {
     Counter,
     /// A momentary value.
     Gauge,
+    /// A momentary share, 0 to 1. That of several engines is their mean.
+    Share,
 }
 
 impl MetricKind {
@@ -40,7 +42,7 @@ impl MetricKind {
         match self {
             Self::Histogram => "histogram",
             Self::Counter => "counter",
-            Self::Gauge => "gauge",
+            Self::Gauge | Self::Share => "gauge",
         }
     }
 }
@@ -76,19 +78,32 @@ const FIGURES: &[ServerMetric] = figures! {
          "llamacpp:prompt_tokens_cached_total"];
     "cache_queries" Counter None,
         ["vllm:prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries_total"];
-    "preemptions" Counter None, ["vllm:num_preemptions_total"];
+    "preemptions" Counter None,
+        ["vllm:num_preemptions_total", "sglang:num_retracted_requests_total"];
+    "draft_tokens" Counter None,
+        ["vllm:spec_decode_num_draft_tokens_total", "llamacpp:spec_decode_num_draft_tokens_total",
+         "llamacpp:tokens_drafted_total"];
+    "accepted_tokens" Counter None,
+        ["vllm:spec_decode_num_accepted_tokens_total",
+         "llamacpp:spec_decode_num_accepted_tokens_total", "llamacpp:tokens_drafted_accepted_total"];
     "prompt_seconds" Counter None, ["llamacpp:prompt_seconds_total"];
     "generation_seconds" Counter None, ["llamacpp:tokens_predicted_seconds_total"];
     "running" Gauge None,
         ["vllm:num_requests_running", "sglang:num_running_reqs", "llamacpp:requests_processing"];
     "waiting" Gauge None,
         ["vllm:num_requests_waiting", "sglang:num_queue_reqs", "llamacpp:requests_deferred"];
+    "kv_cache_use" Share None,
+        ["vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc", "sglang:token_usage",
+         "llamacpp:kv_cache_usage_ratio"];
+    "accept_rate" Share None, ["sglang:spec_accept_rate"];
 };
 
 /// All metrics of a server at one moment. Series with the same name are added up.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Scrape {
     values: BTreeMap<String, f64>,
+    /// The number of lines with each name.
+    lines: BTreeMap<String, usize>,
     /// The buckets of histograms: upper bounds in ascending order, each with the count below it.
     buckets: BTreeMap<String, Vec<(f64, f64)>>,
 }
@@ -122,7 +137,10 @@ impl Scrape {
             let bound = labels.iter().find(|(label, _)| *label == "le");
             match (name.strip_suffix("_bucket"), bound.and_then(|(_, bound)| number(bound))) {
                 (Some(name), Some(bound)) => scrape.add_bucket(name, bound, *value),
-                _ => *scrape.values.entry((*name).into()).or_default() += value,
+                _ => {
+                    *scrape.values.entry((*name).into()).or_default() += value;
+                    *scrape.lines.entry((*name).into()).or_default() += 1;
+                }
             }
         }
         scrape
@@ -142,6 +160,26 @@ impl Scrape {
         e2e.series.iter().find_map(|series| self.values.get(&format!("{series}_count")).copied())
     }
 
+    /// Returns the value of the first of the series `names` that it has.
+    pub(crate) fn first_of(&self, names: &[&str]) -> Option<f64> {
+        names.iter().find_map(|name| self.values.get(*name).copied())
+    }
+
+    /// Returns the value of the counter, gauge or share `figure` by its name in the results.
+    pub fn value(&self, figure: &str) -> Option<f64> {
+        let figure = FIGURES.iter().find(|known| known.name == figure)?;
+        figure.series.iter().find_map(|series| self.value_of(figure.kind, series))
+    }
+
+    /// Returns the value of a series: the mean of shares, the sum of everything else.
+    fn value_of(&self, kind: MetricKind, series: &str) -> Option<f64> {
+        let sum = *self.values.get(series)?;
+        match kind {
+            MetricKind::Share => Some(sum / self.lines.get(series).copied().unwrap_or(1) as f64),
+            _ => Some(sum),
+        }
+    }
+
     /// Returns whether it contains a known metric.
     pub fn is_known(&self) -> bool {
         FIGURES.iter().any(|figure| figure.in_both(self, self).is_some())
@@ -154,7 +192,7 @@ fn priority<'a>(labels: &'a [(&str, String)]) -> Option<&'a str> {
 }
 
 /// Parses a line such as `name{label="value"} 1.5 1395066363000`.
-fn series(line: &str) -> Option<SeriesLine<'_>> {
+pub(crate) fn series(line: &str) -> Option<SeriesLine<'_>> {
     let line = line.trim();
     let end = line.find(|c: char| c == '{' || c.is_whitespace())?;
     let (name, rest) = line.split_at(end);
@@ -214,11 +252,11 @@ impl ServerMetric {
         let counted = format!("{series}_count");
         let name = if self.kind == MetricKind::Histogram { counted.as_str() } else { series };
         // A server may omit counters that are zero.
-        let now = *after.values.get(name)?;
-        let then = before.values.get(name).copied().unwrap_or(0.0);
+        let now = after.value_of(self.kind, name)?;
+        let then = before.value_of(self.kind, name).unwrap_or(0.0);
         let sample = MetricSample { figure: *self, series, before: then, after: now, times: None };
         match self.kind {
-            MetricKind::Gauge => Some(sample),
+            MetricKind::Gauge | MetricKind::Share => Some(sample),
             // The server restarted in between.
             _ if now < then => None,
             MetricKind::Counter => Some(sample),
@@ -448,8 +486,11 @@ vllm:num_requests_waiting{model_name=\"m\" 7
     #[test]
     fn all_that_is_read_of_vllm_is_in_its_own_words() {
         let scrape = Scrape::read(VLLM, "gemma-3-270m");
-        let known =
-            |figure: &&ServerMetric| figure.series.iter().any(|name| name.starts_with("vllm:"));
+        // Without speculative decoding vLLM does not export its counters.
+        let speculates = |figure: &ServerMetric| figure.series[0].contains("spec_decode");
+        let known = |figure: &&ServerMetric| {
+            figure.series.iter().any(|name| name.starts_with("vllm:")) && !speculates(figure)
+        };
         for figure in FIGURES.iter().filter(known) {
             let sample = figure.in_both(&Scrape::default(), &scrape).expect(figure.name);
             // The first name is the current one.

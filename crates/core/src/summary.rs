@@ -748,6 +748,12 @@ impl Group {
             (MetricSource::Sample(_), Statistic::Sd) => {
                 statistic.of(&within_strata(self.tally.valued(metric).stratified())?)
             }
+            (MetricSource::Load(_), Statistic::Mean)
+                if metric == Metric::COST_PER_MILLION_OUTPUT_TOKENS =>
+            {
+                let throughput = self.statistic(Metric::OUTPUT_THROUGHPUT, statistic)?;
+                self.cost(throughput).ok_or(Absent::DescriptiveOnly)
+            }
             (MetricSource::Load(_), _) => statistic.of(&self.values(metric)),
             _ => self.tally.values(metric).statistic(statistic),
         }
@@ -770,7 +776,7 @@ impl Group {
         let MetricSource::Load(read) = metric.read else { return self.tally.lacking(metric) };
         let mut reasons = BTreeMap::new();
         for stats in self.loads.iter().filter(|stats| read(stats).is_none()) {
-            let lack = stats.refused.map_or(MissingReason::NotAvailable, MissingReason::Refused);
+            let lack = MissingReason::of_load(metric, stats, self.spec.is_part());
             *reasons.entry(lack).or_default() += 1;
         }
         MissingFigures { metric: metric.name, is_of_runs: true, all: self.loads.len(), reasons }
@@ -823,6 +829,12 @@ impl Group {
             (interval, _) => interval,
         };
         let interval = self.interval_of_search(metric).map_or(interval, |of| Ok(Some(of)));
+        let interval = match statistic {
+            Statistic::Mean if metric == Metric::COST_PER_MILLION_OUTPUT_TOKENS => {
+                self.interval_of_cost(confidence)
+            }
+            _ => interval,
+        };
         let n = match metric.read {
             MetricSource::Load(_) | MetricSource::Sample(_) => self.count(metric),
             MetricSource::All => self.tally.valid,
@@ -847,6 +859,20 @@ impl Group {
     fn replicates(&self, metric: &Metric, statistic: Statistic) -> Result<Replicates, Absent> {
         Ok(match metric.read {
             MetricSource::All => Replicates::default(),
+            MetricSource::Load(_)
+                if metric.is_one_of(&[Metric::ENERGY, Metric::ENERGY_PER_OUTPUT_TOKEN]) =>
+            {
+                // A run has one energy, so only its runs show how much it varies.
+                let (values, has_interval) = (self.values(metric), statistic == Statistic::Mean);
+                let needs_runs = LOAD_RUNS;
+                Replicates {
+                    values,
+                    has_interval,
+                    is_of_runs: true,
+                    needs_runs,
+                    ..Replicates::default()
+                }
+            }
             MetricSource::Load(of_run) => {
                 let batches = self.batches(metric, of_run);
                 let has_interval = statistic == Statistic::Mean && !batches.is_empty();
@@ -929,6 +955,22 @@ impl Group {
             Statistic::Mean.of(&found.iter().map(of).collect::<Vec<_>>()).ok()
         };
         Some(Interval { low: mean(|of| of.interval.low)?, high: mean(|of| of.interval.high)? })
+    }
+
+    /// Returns the cost of a million tokens at `throughput`.
+    fn cost(&self, throughput: f64) -> Option<f64> {
+        self.loads.first()?.machine.cost_of_million(throughput)
+    }
+
+    /// Returns the interval of the cost of a million tokens: that of `output_throughput`, each end of
+    /// which has its cost.
+    fn interval_of_cost(&self, confidence: f64) -> Result<Option<Interval>, Absent> {
+        let throughput =
+            self.estimate(Metric::OUTPUT_THROUGHPUT, Statistic::Mean, confidence)?.interval?;
+        Ok(throughput.and_then(|of| {
+            let high = self.cost(of.low).unwrap_or(f64::INFINITY);
+            Some(Interval { low: self.cost(of.high)?, high })
+        }))
     }
 
     /// Returns the interval of the success rate, in percent.
@@ -1017,7 +1059,11 @@ impl Group {
     /// mean may differ from that of the runs, so they are scaled to it.
     fn batches(&self, metric: &Metric, of_run: fn(&LoadStats) -> Option<f64>) -> Vec<f64> {
         let read: fn(&Batch) -> f64 = match metric {
-            _ if metric == Metric::OUTPUT_THROUGHPUT => |batch| batch.output_throughput,
+            _ if metric == Metric::OUTPUT_THROUGHPUT
+                || metric == Metric::OUTPUT_THROUGHPUT_PER_GPU =>
+            {
+                |batch| batch.output_throughput
+            }
             _ if metric == Metric::REQUEST_THROUGHPUT => |batch| batch.request_throughput,
             _ if metric == Metric::GOODPUT => |batch| batch.goodput,
             _ if metric == Metric::GOODPUT_RATIO => |batch| batch.goodput_ratio,

@@ -437,6 +437,11 @@ fn scale(kind: Unit, unit: &str) -> Option<f64> {
         (Unit::RequestsPerSecond, "" | "req/s" | "requests/s" | "rps" | "qps") => Some(1.0),
         (Unit::Requests, "" | "req" | "requests") => Some(1.0),
         (Unit::Percent, "%") => Some(1.0),
+        (Unit::Joules, "J") => Some(1.0),
+        (Unit::Joules, "kJ") => Some(1e3),
+        (Unit::Joules, "Wh") => Some(3600.0),
+        (Unit::JoulesPerToken, "J/tok" | "J/token" | "J") => Some(1.0),
+        (Unit::CostPerMillionTokens, "" | "/Mtok") => Some(1.0),
         _ => None,
     }
 }
@@ -449,6 +454,9 @@ fn units(kind: Unit) -> &'static str {
         Unit::RequestsPerSecond => "req/s, or without a unit",
         Unit::Requests => "req, or without a unit",
         Unit::Percent => "%",
+        Unit::Joules => "J, kJ or Wh",
+        Unit::JoulesPerToken => "J/tok",
+        Unit::CostPerMillionTokens => "/Mtok, or without a unit",
     }
 }
 
@@ -466,6 +474,9 @@ fn example(metric: &Metric) -> String {
             format!("{} >= 99 %", metric.name)
         }
         Unit::Percent => format!("{} <= 5 %", metric.name),
+        Unit::Joules => format!("{} <= 5000 J", metric.name),
+        Unit::JoulesPerToken => format!("{} <= 2 J/tok", metric.name),
+        Unit::CostPerMillionTokens => format!("{} <= 0.5", metric.name),
     }
 }
 
@@ -498,6 +509,12 @@ mod tests {
     fn thresholds_are_read_and_written_again_with_all_that_was_left_out() {
         let cases = [
             ("generation_speed >= 80", "generation_speed mean >= 80 tok/s"),
+            (
+                "cost_per_million_output_tokens <= 0.5",
+                "cost_per_million_output_tokens mean <= 0.5 /Mtok",
+            ),
+            ("energy median <= 1.5 kJ", "energy median <= 1500 J"),
+            ("energy_per_output_token < 2 J/tok", "energy_per_output_token mean < 2 J/tok"),
             ("generation_speed median>80.5tok/s", "generation_speed median > 80.5 tok/s"),
             ("ttft p95 <= 500 ms", "ttft p95 <= 500 ms"),
             ("ttft p99.9<0.5s", "ttft p99.9 < 500 ms"),

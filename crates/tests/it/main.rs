@@ -55,6 +55,7 @@ mod schema;
 mod searches;
 mod secrets;
 mod server_metrics;
+mod server_series;
 mod servers;
 mod shell;
 mod simulations;

@@ -78,12 +78,18 @@ fn every_figure_is_that_of_run_json_rounded() {
     let bench = Bench::new(CONFIG);
     let documents = [results(&measure(&bench, "new")), results(&measure(&bench, "newest"))];
     let page = page(&bench, &["new", "newest"]);
-    let figures = figures(&page);
-    assert!(figures.len() > 100, "{}", figures.len());
-    assert!(figures.iter().any(|(run, ..)| *run == 1));
-    for (run, path, scale, text) in figures {
-        // The newest run is the first.
-        let document = &documents[1 - run];
+    let shown = figures(&page);
+    assert!(shown.len() > 100, "{}", shown.len());
+    assert!(shown.iter().any(|(run, ..)| *run == 1));
+    // The newest run is the first.
+    assert_rounded(&page, &[&documents[1], &documents[0]]);
+}
+
+/// Checks that every figure of a page is that of `run.json`, rounded. The documents are in the order of
+/// the page.
+pub(crate) fn assert_rounded(page: &str, documents: &[&Value]) {
+    for (run, path, scale, text) in figures(page) {
+        let document = documents[run];
         let value = document.pointer(&format!("/{path}")).and_then(Value::as_f64);
         let value = value.unwrap_or_else(|| panic!("{path} is not a number")) * scale;
         let decimals = text.split_once('.').map_or(0, |(_, decimals)| decimals.len());

@@ -14,6 +14,7 @@ use crate::{
         csv::{CsvRow, CsvTable},
         loads::LoadRow,
         server::ServerMetricRow,
+        server_series::ServerSeriesRow,
     },
     row::Row,
     run::{Event, Observer, ObserverError},
@@ -68,6 +69,7 @@ pub(in crate::harness) struct Output {
     requests: RowFile,
     loads: Option<RowFile>,
     server: Option<RowFile>,
+    series: Option<RowFile>,
     lines: RequestFile,
     folder: Option<PathBuf>,
 }
@@ -78,6 +80,7 @@ pub(in crate::harness) struct Results {
     lines: RequestFile,
     loads: Option<CsvTable<LoadRow, RowFile>>,
     server: Option<CsvTable<ServerMetricRow, RowFile>>,
+    series: Option<CsvTable<ServerSeriesRow, RowFile>>,
 }
 
 impl Output {
@@ -98,9 +101,11 @@ impl Output {
         let next_to = |ending| open(&path.with_extension(ending));
         let loads = (with_loads && is_file).then(|| next_to("workloads.csv")).transpose()?;
         let server = (with_metrics && is_file).then(|| next_to("server.csv")).transpose()?;
+        let is_sampled = plan.cases.iter().any(|case| case.target.is_sampled());
+        let series = (is_sampled && is_file).then(|| next_to("server_series.csv")).transpose()?;
         let lines = RequestFile::open(place.folder(), format)?;
         let folder = place.folder().map(Path::to_owned);
-        Ok(Self { path, requests, loads, server, lines, folder })
+        Ok(Self { path, requests, loads, server, series, lines, folder })
     }
 
     /// Replaces the contents of the files by their headers.
@@ -110,6 +115,7 @@ impl Output {
             requests: table(self.requests)?,
             loads: self.loads.map(table).transpose()?,
             server: self.server.map(table).transpose()?,
+            series: self.series.map(table).transpose()?,
             lines: self.lines,
         })
     }
@@ -137,6 +143,12 @@ impl Observer for Results {
                 let server = self.server.as_mut();
                 Ok(server.map_or(Ok(()), |server| {
                     server.write_all(&ServerMetricRow::of(case, comparison))
+                })?)
+            }
+            Event::ServerSeries { case, samples } => {
+                let series = self.series.as_mut();
+                Ok(series.map_or(Ok(()), |series| {
+                    series.write_all(&ServerSeriesRow::of(case, samples))
                 })?)
             }
             _ => Ok(()),

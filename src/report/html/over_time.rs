@@ -1,6 +1,6 @@
 //! A load over time: streams, tokens per second, and the time to the first token.
 
-use llm_stream_core::text::visible;
+use llm_stream_core::text::{counted, visible};
 use maud::{Markup, html};
 
 use super::{
@@ -12,6 +12,7 @@ use super::{
     scale::{AxisScale, ScaleKind},
     table::{ChartFrame, folded},
 };
+use crate::report::json::model::ServerOverTimeReport;
 
 /// With more requests, bins of requests are drawn instead of each one.
 const MOST_DOTS: usize = 600;
@@ -39,7 +40,128 @@ pub(super) fn of_model(page: &PageData<'_>, model: &ModelLoads<'_>) -> Markup {
             @if !group.requests.drawn_run_counts { ", not the load asked for" } ")"
         }
         div.grid3 { (streams(page, group)) (tokens(page, group)) (first_tokens(page, group)) }
+        @if let Some(server) = group.report.loads.first().and_then(|load| load.server.as_ref()) {
+            div.grid3 { (queue(page, group, server)) (kv_cache(page, group, server)) }
+        }
     }
+}
+
+/// A line of a chart: its values over time, its class and its name.
+type CourseLine<'a> = (&'a [Option<f64>], &'static str, &'static str);
+
+/// Draws the server's gauges over time; nothing without two scrapes.
+fn course(
+    page: &PageData<'_>,
+    group: &PageGroup<'_>,
+    (at, lines): (&[f64], &[CourseLine<'_>]),
+    (label, unit): (&str, &str),
+) -> Option<Markup> {
+    let values = lines.iter().flat_map(|(values, ..)| values.iter().flatten().copied());
+    if at.len() < 2 || values.clone().next().is_none() {
+        return None;
+    }
+    let y = AxisScale::from_zero(values, (170.0, 18.0));
+    let (mut picture, frame) = frame(group, y, (label, "y", "s"));
+    frame.draw_y(&mut picture, &y.ticks(5), unit);
+    let letter = &page.key(group).letter;
+    for (values, class, name) in lines {
+        let mut line = PathData::default();
+        let points = at.iter().zip(*values).filter_map(|(at, value)| Some((*at, (*value)?)));
+        points.for_each(|(at, value)| _ = line.line_to(frame.x.at(at), y.at(value)));
+        picture.model_path(class, &line.done(), letter, name);
+    }
+    Some(picture.finish())
+}
+
+/// Returns a gauge of the first load in `run.json`.
+fn gauge(
+    group: &PageGroup<'_>,
+    server: &ServerOverTimeReport,
+    (name, scale): (&str, f64),
+) -> Option<(ShownFigure, ShownFigure)> {
+    let of = server.gauges.get(name)?;
+    let path = format!("groups/{}/loads/0/server/gauges/{name}", group.position);
+    let figure =
+        |key: &str, value: f64| ShownFigure::at(group.run, format!("{path}/{key}"), value, scale);
+    Some((figure("mean", of.mean), figure("max", of.max)))
+}
+
+/// The server's queue and the requests that it runs.
+fn queue(page: &PageData<'_>, group: &PageGroup<'_>, server: &ServerOverTimeReport) -> Markup {
+    let lines = [
+        (&*server.course.running, "s ln", "running"),
+        (&*server.course.waiting, "s ln old", "waiting"),
+    ];
+    let label = "Requests that run and wait in the server over time";
+    let Some(art) = course(page, group, (&server.course.at, &lines), (label, "requests")) else {
+        return html! {};
+    };
+    ChartFrame {
+        title: Some(match gauge(group, server, ("waiting", 1.0)) {
+            Some((mean, max)) => {
+                html! { "At most " (max) " requests wait in the server, " (mean) " on average" }
+            }
+            None => html! { "Requests in the server over time" },
+        }),
+        subtitle: Some(
+            html! { "Requests that run and, dashed, wait, by the server's metrics each second" },
+        ),
+        art: Some(art),
+        note: server.failed.ne(&0).then(|| html! { (counted(server.failed, "scrape")) " failed." }),
+        table: Some(course_table(page, group, server)),
+        ..ChartFrame::default()
+    }
+    .render()
+}
+
+/// The use of the server's KV cache.
+fn kv_cache(page: &PageData<'_>, group: &PageGroup<'_>, server: &ServerOverTimeReport) -> Markup {
+    let share = |of: &Option<f64>| of.map(|share| share * 100.0);
+    let values: Vec<_> = server.course.kv_cache_use.iter().map(share).collect();
+    let lines = [(&*values, "s ln", "KV cache")];
+    let label = "Use of the KV cache over time";
+    let Some(art) = course(page, group, (&server.course.at, &lines), (label, "%")) else {
+        return html! {};
+    };
+    ChartFrame {
+        title: Some(match gauge(group, server, ("kv_cache_use", 100.0)) {
+            Some((mean, max)) => html! {
+                "The KV cache is at most " (max) (THIN) "% in use, " (mean) (THIN) "% on average"
+            },
+            None => html! { "Use of the KV cache over time" },
+        }),
+        subtitle: Some(
+            html! { "Share of the KV cache in use, %, by the server's metrics each second" },
+        ),
+        art: Some(art),
+        ..ChartFrame::default()
+    }
+    .render()
+}
+
+/// Returns about a dozen scrapes as a table.
+fn course_table(
+    page: &PageData<'_>,
+    group: &PageGroup<'_>,
+    server: &ServerOverTimeReport,
+) -> Markup {
+    let course = &server.course;
+    let step = course.at.len().div_ceil(12).max(1);
+    let cell = |values: &[Option<f64>], nth: usize, scale: f64| {
+        let value = values.get(nth).copied().flatten();
+        value.map_or_else(|| "–".to_owned(), |value| plain(value * scale))
+    };
+    let row = |nth: usize| {
+        html! {
+            th scope="row" { (plain(course.at[nth])) }
+            td.r { (cell(&course.running, nth, 1.0)) }
+            td.r { (cell(&course.waiting, nth, 1.0)) }
+            td.r { (cell(&course.kv_cache_use, nth, 100.0)) }
+        }
+    };
+    let rows: Vec<_> = (0..course.at.len()).step_by(step).map(row).collect();
+    let name = format!("the server of {} over time", page.key(group).name);
+    folded(&name, &["Second", "Running", "Waiting", "KV cache, %"], &rows)
 }
 
 /// Returns the figure of the first load of a group in `run.json`.
@@ -142,7 +264,9 @@ fn streams(page: &PageData<'_>, group: &PageGroup<'_>) -> Markup {
 
 fn failed_note(group: &PageGroup<'_>) -> Option<Markup> {
     let failed = group.report.requests.failed;
-    (failed > 0).then(|| html! { "Without " (llm_stream_core::text::counted(failed, "failed request")) ", whose ends are not known." })
+    (failed > 0).then(
+        || html! { "Without " (counted(failed, "failed request")) ", whose ends are not known." },
+    )
 }
 
 /// Names the two areas where they are highest.

@@ -383,6 +383,12 @@ report! {
         /// The part of the load to which the other figures belong; null if that is all of it.
         #[serde(default)]
         measured: Option<MeasuredPartReport>,
+        /// The server's metrics over the time of the load; null without `metrics_url`.
+        #[serde(default)]
+        server: Option<ServerOverTimeReport>,
+        /// The energy of the GPUs; null without `power_url`.
+        #[serde(default)]
+        energy: Option<EnergyReport>,
     }
 
     /// The measured part of a load, without its ramp, its warm-up and its drain.
@@ -397,6 +403,72 @@ report! {
         seconds_of_load: f64,
         /// The means of the whole load, by metric.
         means_of_load: ByName<f64>,
+    }
+
+    /// A server's metrics, scraped each second while the load ran.
+    struct ServerOverTimeReport {
+        /// Scrapes that succeeded.
+        scrapes: usize,
+        /// Scrapes that failed.
+        failed: usize,
+        /// Why the first of them failed.
+        failure: Option<String>,
+        /// The mean duration of a scrape, in seconds.
+        scrape_mean: Option<f64>,
+        /// The longest duration of a scrape, in seconds.
+        scrape_max: Option<f64>,
+        /// By name: `running`, `waiting`, `kv_cache_use` and `accept_rate`; a gauge that the server does
+        /// not export is left out.
+        gauges: ByName<GaugeReport>,
+        /// Requests that lost their place; null if the server does not count them.
+        preemptions: Option<f64>,
+        /// Prompt tokens that were in the prefix cache.
+        cache_hits: Option<CountedShareReport>,
+        /// Draft tokens of speculative decoding that the model accepted.
+        acceptance: Option<CountedShareReport>,
+        /// Whether a prompt is synthetic text: the acceptance is then not that of real text.
+        synthetic_text: bool,
+        /// The gauges over time, at most 300 scrapes; `results.server_series.csv` has all.
+        course: ServerCourseReport,
+    }
+
+    /// Lists of the same length; null where the server does not export the gauge.
+    struct ServerCourseReport {
+        /// Seconds since the first request's start.
+        at: Vec<f64>,
+        running: Vec<Option<f64>>,
+        waiting: Vec<Option<f64>>,
+        kv_cache_use: Vec<Option<f64>>,
+    }
+
+    /// A gauge over the scrapes between the first request's start and the last answer's end.
+    struct GaugeReport {
+        n: usize,
+        mean: f64,
+        max: f64,
+    }
+
+    struct CountedShareReport {
+        part: f64,
+        all: f64,
+        /// Their ratio.
+        #[schema(range(min = 0, max = 1))]
+        share: f64,
+    }
+
+    struct EnergyReport {
+        /// The energy of all GPUs in joules; null if it is unknown.
+        joules: Option<f64>,
+        /// The most by which it may be wrong, in joules, because a reading is up to a second old.
+        error: Option<f64>,
+        /// GPUs that the exporter has.
+        gpus: Option<usize>,
+        /// Whether it is from a counter of energy, not from the power.
+        counted: Option<bool>,
+        /// Samples that it was computed from.
+        samples: Option<usize>,
+        /// Why it is unknown.
+        missing: Option<String>,
     }
 
     /// Cached prompt tokens of the valid requests, as fractions of all of them.
