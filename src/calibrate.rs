@@ -196,6 +196,7 @@ pub fn measure_with(
     let timeouts = Timeouts::default();
     let route = ConnectOptions { stamps, ..route };
     let client = Client::new(&Options {
+        replicas: &[],
         url: &url,
         headers: &[],
         api_key: None,
@@ -297,7 +298,7 @@ impl RequestSource for Streams {
         }
         self.in_flight += 1;
         self.sent += 1;
-        NextAction::Send { id: self.sent, body: self.body.clone() }
+        NextAction::Send { id: self.sent, body: self.body.clone(), replica: 0 }
     }
 
     fn finished(&mut self, _: usize, answer: Result<Recording, RequestError>) {

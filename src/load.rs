@@ -5,6 +5,7 @@ mod phase;
 mod prompt_choice;
 mod prompt_sizer;
 mod replay;
+mod replicas;
 mod run_load;
 mod waiting_turns;
 

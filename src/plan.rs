@@ -126,6 +126,8 @@ pub struct Target {
     pub model: String,
     /// Its endpoint.
     pub endpoint: Endpoint,
+    /// The URLs of further replicas, which requests of a load go to as well.
+    pub replicas: Vec<String>,
     /// The protocol of the endpoint.
     pub protocol: &'static dyn Protocol,
     /// Sampling temperature; `None` leaves it to the server.
@@ -213,6 +215,18 @@ impl Target {
         }
     }
 
+    /// The endpoint of a replica in reports; the first one is 0.
+    pub fn replica_name(&self, replica: usize) -> &str {
+        let further = replica.checked_sub(1).and_then(|nth| self.replicas.get(nth));
+        further.map_or_else(|| self.endpoint_name(), String::as_str)
+    }
+
+    /// The endpoints of all replicas in reports.
+    pub fn endpoint_names(&self) -> String {
+        let further = self.replicas.iter().map(String::as_str);
+        [self.endpoint_name()].into_iter().chain(further).collect::<Vec<_>>().join(", ")
+    }
+
     /// Whether the endpoint is a unix socket.
     pub fn is_by_socket(&self) -> bool {
         matches!(self.endpoint, Endpoint::Socket { .. })
@@ -226,6 +240,7 @@ impl Target {
     ) -> client::Options<'a> {
         client::Options {
             url,
+            replicas: &[],
             headers: &access.headers,
             api_key: access.key.as_ref(),
             timeouts: self.timeouts,
@@ -917,7 +932,7 @@ fn target(
     let protocol = settings.protocol.unwrap_or(&OpenAiChat);
     let display = &model.display_name().value;
     let (endpoint, name) = match &model.endpoint {
-        config::EndpointConfig::Server { base_url, port } => {
+        config::EndpointConfig::Server { base_url, port, .. } => {
             (endpoint(base_url, *port, protocol), display.clone())
         }
         config::EndpointConfig::Simulate(script) => {
@@ -925,7 +940,10 @@ fn target(
         }
     };
     let defaults = Timeouts::default();
+    let is_one = !matches!(&model.endpoint, config::EndpointConfig::Server { replicas, .. } if !replicas.is_empty());
     let metrics_url = metrics_url(settings.metrics_url.clone(), &endpoint);
+    // The metrics of one replica are not those of the load.
+    let metrics_url = metrics_url.filter(|url| is_one || *url != MetricsUrl::Auto);
     Target {
         index,
         key: model.key.value.clone(),
@@ -937,6 +955,7 @@ fn target(
         transport: transport(&settings, &endpoint),
         stamps: settings.stamps.unwrap_or_default(),
         endpoint,
+        replicas: replicas(model, protocol),
         temperature: settings.temperature.unwrap_or(Some(0.7)),
         max_tokens: settings.max_tokens.unwrap_or(config::DEFAULT_MAX_TOKENS),
         ignore_eos: settings.ignore_eos,
@@ -962,6 +981,16 @@ fn target(
         precision: settings.precision.unwrap_or_default(),
         min_share: settings.min_share.unwrap_or(MIN_SHARE),
         run_variation: settings.run_variation,
+    }
+}
+
+/// Returns the URLs of the replicas besides the first one.
+fn replicas(model: &config::Model, protocol: &dyn Protocol) -> Vec<String> {
+    match &model.endpoint {
+        config::EndpointConfig::Server { replicas, port, .. } => {
+            replicas.iter().map(|base_url| url(base_url, *port, protocol)).collect()
+        }
+        config::EndpointConfig::Simulate(_) => Vec::new(),
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Row {
 pub struct LoadPosition {
     /// Its number, from 1, in the order of starts.
     pub request: usize,
+    /// The replica that it was sent to, from 0.
+    pub replica: usize,
     /// When it was due, counted from the load's start; only in an open loop.
     pub scheduled: Option<Duration>,
     /// When it was handed to an open connection, counted from the load's start; `None` without a
@@ -56,6 +58,10 @@ impl Row {
             run: self.case.run,
             turn: self.prompt.turn.as_ref().map(|turn| turn.number),
             request: self.place.map(|place| place.request),
+            replica: self
+                .place
+                .map(|place| place.replica)
+                .filter(|_| !self.case.target.replicas.is_empty()),
             started: self.started,
             scheduled: self.place.and_then(|place| place.scheduled),
             begun: self.place.map(|place| place.begun),

@@ -280,6 +280,7 @@ impl Source {
         let timeouts = Timeouts::default();
         let connection = ConnectionMode::Warm;
         let options = Options {
+            replicas: &[],
             url: &url,
             headers: &[],
             api_key: None,

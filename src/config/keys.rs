@@ -143,7 +143,7 @@ const MOST_INPUT: u64 = 10_000_000;
 const MOST_RECORDS: u64 = 1_000_000;
 /// The most requests in flight: each takes a file descriptor, and a second one if the server is
 /// simulated.
-const MOST_IN_FLIGHT: u64 = 16_384;
+const MOST_IN_FLIGHT: u64 = 262_144;
 /// The most requests of a workload.
 const MOST_REQUESTS: u64 = 10_000_000;
 
@@ -211,7 +211,7 @@ pub(super) static KEYS: &[Key] = keys! {
             => "The assumed variation of a figure between runs on an unchanged server (standard deviation), until a baseline holds enough runs to estimate it.";
     }
     [Model] {
-        base_url: Text, "", r#""http://localhost:8000""#
+        base_url: Any(&[Text, Some(&Text)]), "", r#""http://localhost:8000""#
             => "The server: `http://`, `https://` or `unix://`. `/v1`, or the prefix of the protocol, is added if the URL has no path.";
         port: Whole(1, 65_535), "the port of the scheme", "8000"
             => "The port, if `base_url` has none.";

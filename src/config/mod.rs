@@ -170,6 +170,8 @@ pub enum EndpointConfig {
         /// `base_url`: `http://` or `https://`, without user, query and fragment, or `unix://` and an
         /// absolute path. As it is written, so with or without a port, a path and a slash at the end.
         base_url: String,
+        /// The other URLs of a list: replicas.
+        replicas: Vec<String>,
         /// `port`, 1 to 65,535; `None` when `base_url` has one. Default: that of the scheme.
         port: Option<u16>,
     },

@@ -94,11 +94,10 @@ fn endpoint(
     match (base_url, simulated) {
         (Some(entry), None) => {
             let number = port.and_then(|port| reader.whole(port));
-            let written = reader.text(entry)?.value;
-            let base_url = written.trim().to_owned();
-            validate::url(reader, (entry, &base_url), fields, protocol);
+            let mut urls = base_urls(reader, entry, fields, protocol)?.into_iter();
+            let base_url = urls.next()?;
             let port = number.and_then(|port| u16::try_from(port).ok());
-            Some(EndpointConfig::Server { base_url, port })
+            Some(EndpointConfig::Server { base_url, replicas: urls.collect(), port })
         }
         (None, Some(entry)) => {
             if let Some(port) = port {
@@ -121,6 +120,49 @@ fn endpoint(
             None
         }
     }
+}
+
+/// The URL of a server, or those of its replicas.
+fn base_urls(
+    reader: &mut Reader<'_>,
+    entry: &Entry<'_>,
+    fields: &Fields<'_>,
+    protocol: &dyn Protocol,
+) -> Option<Vec<String>> {
+    let Yaml::List(items) = &entry.value.value else {
+        let url = reader.text(entry)?.value.trim().to_owned();
+        validate::url(reader, (entry, &url), fields, protocol);
+        return Some(vec![url]);
+    };
+    if items.is_empty() {
+        let help = format!("name at least one, for example base_url: {}", entry.example());
+        reader.error(entry, "`base_url` is empty", help);
+    }
+    let mut urls: Vec<String> = Vec::new();
+    for item in entry.items(items) {
+        let Some(url) = reader.text(&item) else { continue };
+        let url = url.value.trim().to_owned();
+        validate::url(reader, (&item, &url), fields, protocol);
+        if url.starts_with("unix:") {
+            let help = "a replica listens on a port; a unix socket is written alone";
+            reader.error(&item, "a unix socket cannot be one of several addresses", help);
+        }
+        if urls.contains(&url) {
+            reader.error(&item, format!("`{url}` is written twice"), "remove one of them");
+        }
+        urls.push(url);
+    }
+    for key in ["transport", "proxy"] {
+        let Some(other) = fields.get(key) else { continue };
+        if matches!(&other.value.value, Yaml::Text(word) if word == "stamped" || word == "none" || word == "auto")
+        {
+            continue;
+        }
+        let help = "a list of addresses requires `transport: stamped`, which has no proxy";
+        let what = format!("`{key}` cannot be combined with a list of addresses");
+        reader.error_at_key(other, what, help);
+    }
+    Some(urls)
 }
 
 fn no_endpoint(reader: &mut Reader<'_>, model: &Entry<'_>, fields: &Fields<'_>) {

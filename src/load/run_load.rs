@@ -33,6 +33,7 @@ use super::{
     phase::LoadPhase,
     prompt_choice::PromptChoice,
     replay::{Replay, RequestMaker},
+    replicas::ReplicaTurns,
     request, salt,
     waiting_turns::WaitingTurns,
 };
@@ -234,6 +235,8 @@ struct Load<'a> {
     sent: usize,
     /// The phase of the load.
     phase: LoadPhase,
+    /// The replicas that answer the requests.
+    replicas: ReplicaTurns,
     /// The prompts of the requests that begin; a conversation is one of them.
     prompts: PromptChoice<'a>,
     /// Conversations that wait for their next turn.
@@ -256,6 +259,8 @@ struct Question {
     tokens: RequestedTokens,
     scheduled: Option<Duration>,
     begun: Instant,
+    /// The replica that answers it.
+    replica: usize,
     state: Option<ConversationState>,
 }
 
@@ -266,6 +271,8 @@ struct ConversationState {
     prompt: Arc<Prompt>,
     /// The number of turns that were sent.
     asked: usize,
+    /// The replica that answers it, once there was a turn.
+    replica: Option<usize>,
 }
 
 /// A request that has ended and is not interpreted yet.
@@ -301,6 +308,7 @@ impl<'a> Load<'a> {
             salt: salt(target.prefix_cache),
             sent: 0,
             phase: LoadPhase::of(workload),
+            replicas: ReplicaTurns::new(1 + target.replicas.len()),
             prompts: PromptChoice::new(workload, run),
             waiting: WaitingTurns::new(workload, run),
             under_way: HashMap::new(),
@@ -360,9 +368,16 @@ impl<'a> Load<'a> {
             Some(state) => state.go_on(self.target),
             None => self.begin(&mut state),
         };
-        self.under_way.insert(self.sent, Question { prompt, tokens, scheduled, begun: now, state });
+        // The turns of a conversation go to one replica, whose cache has the turns before.
+        let replica = match &mut state {
+            Some(state) => *state.replica.get_or_insert_with(|| self.replicas.choose()),
+            None => self.replicas.choose(),
+        };
+        self.replicas.begin(replica);
+        let question = Question { prompt, tokens, scheduled, begun: now, replica, state };
+        self.under_way.insert(self.sent, question);
         self.count_in_flight();
-        NextAction::Send { id: self.sent, body }
+        NextAction::Send { id: self.sent, body, replica }
     }
 
     /// Returns the conversation whose turn is next, if a turn is due before the next arrival, and the
@@ -394,7 +409,7 @@ impl<'a> Load<'a> {
         }
         if !prompt.turns.is_empty() {
             let so_far = Conversation::numbered(self.nth());
-            let begun = ConversationState { so_far, prompt, asked: 0 };
+            let begun = ConversationState { so_far, prompt, asked: 0, replica: None };
             return state.insert(begun).go_on(self.target);
         }
         let nth = self.nth();
@@ -425,7 +440,8 @@ impl<'a> Load<'a> {
         self.sent += 1;
         self.phase.begin(now().saturating_duration_since(started));
         let (tokens, begun) = (RequestedTokens::default(), now());
-        let asked = Question { prompt, tokens, scheduled: None, begun, state: None };
+        let replica = state.replica.unwrap_or_default();
+        let asked = Question { prompt, tokens, scheduled: None, begun, replica, state: None };
         let measured_from = self.phase.measured_from;
         let (id, ended, answer) = (self.sent, begun, Err(error));
         Some(RawResult { id, asked, started, ended, measured_from, answer })
@@ -505,6 +521,7 @@ impl RequestSource for Load<'_> {
             return;
         };
         let freed = self.ending.remove(&id);
+        self.replicas.end(asked.replica);
         self.count_in_flight();
         if was_interrupted(&answer) {
             return;
@@ -554,7 +571,7 @@ impl RawResult {
     /// of a trace are expected to find their beginnings in a cache.
     fn read(self, target: &Target, secrets: &Redactor, is_replayed: bool) -> RequestEnd {
         let Self { id, asked, started, ended, measured_from, answer } = self;
-        let Question { prompt, tokens, scheduled, begun, .. } = asked;
+        let Question { prompt, tokens, scheduled, begun, replica, .. } = asked;
         let since_start = |at: Instant| at.saturating_duration_since(started);
         let sent = answer.as_ref().ok().and_then(|recording| recording.origin).map(since_start);
         let mut answer = Answer::of(answer, target, tokens, secrets);
@@ -574,8 +591,14 @@ impl RawResult {
             refused: sample.and_then(|sample| sample.refused(CountKind::Response)),
             is_good: None,
         };
-        let place =
-            LoadPosition { request: id, scheduled, sent, begun: span.begun, ended: span.ended };
+        let place = LoadPosition {
+            request: id,
+            replica,
+            scheduled,
+            sent,
+            begun: span.begun,
+            ended: span.ended,
+        };
         RequestEnd {
             prompt,
             place,

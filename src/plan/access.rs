@@ -2,7 +2,11 @@
 
 use http::{HeaderName, HeaderValue};
 use llm_stream_client::connect_options::{ConnectOptions, ProxyMode, Secret, Stamps, TlsOptions};
-use llm_stream_client::{memory::MemoryBudget, options::Access, proxy};
+use llm_stream_client::{
+    memory::MemoryBudget,
+    options::{Access, Transport},
+    proxy,
+};
 
 use super::{Endpoint, SOCKET_ORIGIN, Target};
 use crate::config::{self, Config, ConfigError, EnvTemplate};
@@ -40,6 +44,11 @@ pub fn of(target: &Target, config: &Config) -> Result<Access, Vec<ConfigError>> 
         .filter_map(|(name, value)| Some((name.clone(), collector.header(value)?)));
     let headers = headers.collect();
     let url = collector.url(&url, &target.network.query);
+    let replicas = target.replicas.iter().map(|url| collector.url(url, &target.network.query));
+    let replicas = replicas.collect();
+    if !target.replicas.is_empty() && target.transport != Transport::Stamped {
+        collector.refuse_replicas(target);
+    }
     // A proxy of `defaults` does not apply to unix sockets.
     let proxy = target.network.proxy.as_ref().filter(|_| socket.is_none());
     if proxy.is_none() && socket.is_none() {
@@ -57,7 +66,7 @@ pub fn of(target: &Target, config: &Config) -> Result<Access, Vec<ConfigError>> 
     };
     let (stamps, memory) = (target.stamps, MemoryBudget::default());
     let route = ConnectOptions { tls, proxy, socket, secrets: collector.secrets, stamps, memory };
-    Ok(Access { url, key: key.map(Secret), headers, route })
+    Ok(Access { url, replicas, key: key.map(Secret), headers, route })
 }
 
 /// Collects secrets and errors.
@@ -68,6 +77,15 @@ struct Collector<'a> {
 }
 
 impl Collector<'_> {
+    /// Notes that only `transport: stamped` sends requests to several addresses.
+    fn refuse_replicas(&mut self, target: &Target) {
+        let Some(model) = self.config.models.get(target.index) else { return };
+        let what = "a list of addresses requires `transport: stamped`";
+        let help = "`proxy: none` ignores the proxy of the environment, which the transport `reqwest` is \
+                    for; other systems than Linux require `transport: stamped` to be written";
+        self.errors.push(self.config.error_in(&model.key, what, help));
+    }
+
     fn keep<T>(&mut self, value: Result<T, ConfigError>) -> Option<T> {
         value.map_err(|error| self.errors.push(error)).ok()
     }

@@ -18,7 +18,7 @@ pub(super) fn spec(target: &Target, workload: Option<&Workload>) -> GroupSpec {
         id: GroupId { model: target.index, workload: workload.map(|workload| workload.index) },
         model: target.name.clone(),
         served_model: target.model.clone(),
-        endpoint: target.endpoint_name().to_owned(),
+        endpoint: target.endpoint_names(),
         is_simulated: target.is_simulated(),
         protocol: target.protocol.name(),
         transport: target.transport.name(),

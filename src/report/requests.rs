@@ -37,7 +37,10 @@ impl CsvRow for Row {
         ("sent", |row| optional(row.place.and_then(|place| place.sent).map(seconds))),
         ("send_lag", |row| figure(row, Metric::SEND_LAG)),
         ("model", |row| text(row.prompt.model.as_deref().unwrap_or(&row.case.target.model))),
-        ("endpoint", |row| text(row.case.target.endpoint_name())),
+        ("endpoint", |row| {
+            let replica = row.place.map(|place| place.replica).unwrap_or_default();
+            text(row.case.target.replica_name(replica))
+        }),
         ("simulated", |row| row.case.target.is_simulated().to_string()),
         ("protocol", |row| row.case.target.protocol.name().into()),
         ("request_id", |row| {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use llm_stream_client::{Client, MetricsFetcher};
+use llm_stream_client::{Client, MetricsFetcher, Options};
 use llm_stream_core::{
     prompt::Prompt,
     protocol::Protocol,
@@ -46,7 +46,8 @@ impl ConnectedModel {
                 (simulated_url(&simulator, target.protocol), Some(simulator))
             }
         };
-        let client = Client::new(&target.client_options(access, &url))?;
+        let replicas = &access.replicas;
+        let client = Client::new(&Options { replicas, ..target.client_options(access, &url) })?;
         Ok(Self {
             target: target.clone(),
             client,

@@ -114,6 +114,7 @@ fn row(case: &Arc<Case>, line: &RequestLine<'_>) -> io::Result<Row> {
     let outcome = line.outcome(&case.target.token_count).map_err(invalid)?;
     let position = place.request.map(|request| LoadPosition {
         request,
+        replica: place.replica.unwrap_or_default(),
         scheduled: place.scheduled,
         sent: place.handed_over,
         begun: place.begun.unwrap_or_default(),

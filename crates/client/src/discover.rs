@@ -69,6 +69,7 @@ impl<'a> Prober<'a> {
         let route = ConnectOptions { memory, ..self.access.route.clone() };
         let options = Options {
             url,
+            replicas: &[],
             headers: &self.access.headers,
             api_key: self.access.key.as_ref(),
             timeouts: TIMEOUTS,

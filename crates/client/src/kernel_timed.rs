@@ -100,13 +100,20 @@ const EVENTS: usize = 1024;
 /// connections; later, it was an idle timeout.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// Sends requests to one server.
-pub(super) struct KernelTimedClient {
+/// A server that answers the requests: one of several replicas, or the only one.
+struct Replica {
     connector: Connector,
-    /// The server's addresses, once they are known.
+    /// Its addresses, once they are known.
     addresses: Vec<ResolvedAddress>,
-    /// The head of every request up to its content length.
+    /// The head of every request to it up to the content length.
     head: Vec<u8>,
+}
+
+/// Sends requests to a server or its replicas.
+pub(super) struct KernelTimedClient {
+    replicas: Vec<Replica>,
+    /// The replica of the next connection that is opened in advance.
+    turn: usize,
     timeouts: Timeouts,
     poll: Poll,
     events: Events,
@@ -157,6 +164,8 @@ struct DrivenLoad<'a> {
 #[derive(Default)]
 struct Slot {
     connection: Option<Connection>,
+    /// The replica to which it is connected.
+    replica: usize,
     /// The time at which the connection became idle.
     idle_since: Option<Instant>,
     /// The setup of a connection that has carried no request yet.
@@ -171,6 +180,8 @@ struct Slot {
 struct InFlight {
     /// `None` for a connection in advance.
     id: Option<usize>,
+    /// The replica that is to answer.
+    replica: usize,
     stage: Stage,
     /// The request; empty once it is encrypted.
     request: Vec<u8>,
@@ -215,9 +226,9 @@ enum Stage {
 }
 
 impl KernelTimedClient {
-    /// Creates a client for `url`. It opens no connection yet.
+    /// Creates a client for replicas at `urls`. It opens no connection yet.
     pub(super) fn new(
-        (method, url): (Method, &reqwest::Url),
+        (method, urls): (Method, &[reqwest::Url]),
         headers: &HeaderMap,
         (timeouts, parser): (Timeouts, AnswerParser),
         connection: ConnectionMode,
@@ -228,10 +239,18 @@ impl KernelTimedClient {
         if has_tokens && route.stamps == Stamps::Packets {
             Tap::check().map_err(ClientError::Packets)?;
         }
+        let replica = |url: &reqwest::Url| {
+            Ok::<_, ClientError>(Replica {
+                connector: Connector::of(url, route)?,
+                addresses: Vec::new(),
+                head: request_head(&method, url, headers),
+            })
+        };
+        // A tap knows the ports of one server.
+        let has_one = urls.len() == 1;
         Ok(Self {
-            connector: Connector::of(url, route)?,
-            addresses: Vec::new(),
-            head: request_head(&method, url, headers),
+            replicas: urls.iter().map(replica).collect::<Result<_, _>>()?,
+            turn: 0,
             timeouts,
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS),
@@ -240,7 +259,7 @@ impl KernelTimedClient {
             seen: now(),
             moved: now(),
             stamping: route.socket.is_none().then(Stamping::begin).and_then(Result::ok),
-            should_tap: has_tokens && has_packets && route.stamps != Stamps::Socket,
+            should_tap: has_tokens && has_packets && has_one && route.stamps != Stamps::Socket,
             always_taps: route.stamps == Stamps::Packets,
             tap: None,
             wall: WallClock::new(),
@@ -313,7 +332,9 @@ impl KernelTimedClient {
     fn start(&mut self, load: &mut DrivenLoad<'_>) -> Option<Instant> {
         loop {
             match load.source.next(now(), self.idle.len()) {
-                NextAction::Send { id, body } => self.begin(id, &body, load),
+                NextAction::Send { id, body, replica } => {
+                    self.begin((id, replica), &body, load);
+                }
                 NextAction::Open => self.open(load),
                 NextAction::At(start) => return Some(start),
                 NextAction::AfterAnAnswer => return None,
@@ -438,19 +459,22 @@ impl KernelTimedClient {
     }
 
     /// Assigns a request to a slot and starts it.
-    fn begin(&mut self, id: usize, body: &[u8], load: &mut DrivenLoad<'_>) {
-        let mut request = self.head.clone();
+    fn begin(&mut self, (id, replica): (usize, usize), body: &[u8], load: &mut DrivenLoad<'_>) {
+        let replica = replica % self.replicas.len();
+        let mut request = self.replicas[replica].head.clone();
         request.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
         request.extend_from_slice(body);
         let begun = now();
         let work = InFlight::new(Some(id), request, begun, (self.timeouts, &self.memory));
+        let work = InFlight { replica, ..work };
         // In this order: a connection that is ready, a connection that must rest first, a new connection.
-        if let Some(slot) = self.take_idle(begun) {
+        if let Some(slot) = self.take_idle(begun, replica) {
             let set_up = self.slots[slot].fresh.take();
             self.slots[slot].work = Some(InFlight { set_up, ..work });
             return self.send(slot, load);
         }
-        match self.idle.pop_front() {
+        let is_of = |slot: &usize| self.slots[*slot].replica == replica;
+        match self.idle.iter().position(is_of).and_then(|at| self.idle.remove(at)) {
             Some(slot) => self.let_rest(slot, work),
             None => self.connect_for(work, load),
         }
@@ -479,10 +503,9 @@ impl KernelTimedClient {
 
     /// Opens a connection for a later request.
     fn open(&mut self, load: &mut DrivenLoad<'_>) {
-        self.connect_for(
-            InFlight::new(None, Vec::new(), now(), (self.timeouts, &self.memory)),
-            load,
-        );
+        let work = InFlight::new(None, Vec::new(), now(), (self.timeouts, &self.memory));
+        self.turn = (self.turn + 1) % self.replicas.len();
+        self.connect_for(InFlight { replica: self.turn, ..work }, load);
     }
 
     /// Assigns `work` to a slot without a connection and starts to connect.
@@ -491,15 +514,19 @@ impl KernelTimedClient {
             self.slots.push(Slot::default());
             self.slots.len() - 1
         });
-        self.slots[slot] = Slot { work: Some(work), ..Slot::default() };
+        let replica = work.replica;
+        self.slots[slot] = Slot { work: Some(work), replica, ..Slot::default() };
         self.connect(slot, load);
     }
 
     /// Returns a slot with a connection that can be used at once. Until the server is known to keep
     /// connections, only rested connections count.
-    fn take_idle(&mut self, now: Instant) -> Option<usize> {
+    fn take_idle(&mut self, now: Instant, replica: usize) -> Option<usize> {
         loop {
-            let is_usable = |slot: &usize| self.kept_one || self.slots[*slot].has_rested(now);
+            let is_usable = |slot: &usize| {
+                let slot = &self.slots[*slot];
+                slot.replica == replica && (self.kept_one || slot.has_rested(now))
+            };
             let at = self.idle.iter().position(is_usable)?;
             let slot = self.idle.remove(at)?;
             // A used connection that is open after its rest proves that the server keeps connections.
@@ -565,17 +592,19 @@ impl KernelTimedClient {
         slot: usize,
         is_cancelled: impl Fn() -> bool,
     ) -> Result<(), RequestError> {
-        if self.addresses.is_empty() {
-            self.addresses = self.connector.resolve(self.timeouts.connect, is_cancelled)?;
+        let replica = &mut self.replicas[self.slots[slot].replica];
+        if replica.addresses.is_empty() {
+            replica.addresses = replica.connector.resolve(self.timeouts.connect, is_cancelled)?;
             self.open_tap();
         }
         let Some(work) = &mut self.slots[slot].work else { return Ok(()) };
-        let untried = work.untried.get_or_insert_with(|| self.addresses.iter().cloned().collect());
+        let Replica { connector, addresses, .. } = &self.replicas[work.replica];
+        let untried = work.untried.get_or_insert_with(|| addresses.iter().cloned().collect());
         work.deadline = share(now(), work.begun + self.timeouts.connect, untried.len());
         let Some(address) = untried.pop_front() else {
-            return Err(self.connector.too_late(self.timeouts.connect));
+            return Err(connector.too_late(self.timeouts.connect));
         };
-        let failed = |error: io::Error| self.connector.failed(&error);
+        let failed = |error: io::Error| connector.failed(&error);
         let mut connection = Connection::to(work.address.insert(address)).map_err(failed)?;
         let stream = &mut connection.socket.stream;
         let interest = Interest::READABLE | Interest::WRITABLE;
@@ -595,10 +624,11 @@ impl KernelTimedClient {
     /// packet has the sequence number from which bytes are counted.
     fn open_tap(&mut self) {
         if std::mem::take(&mut self.should_tap) {
-            let ports: Vec<_> = self.addresses.iter().filter_map(ResolvedAddress::port).collect();
+            let addresses = self.replicas.iter().flat_map(|replica| &replica.addresses);
+            let ports: Vec<_> = addresses.filter_map(ResolvedAddress::port).collect();
             self.tap = Tap::open(&ports).ok();
             if self.tap.is_none() {
-                self.connector.lose_packets();
+                self.lose_packets();
             }
         }
     }
@@ -613,7 +643,16 @@ impl KernelTimedClient {
 
     fn lose_tap(&mut self) {
         self.tap = None;
-        self.connector.lose_packets();
+        self.lose_packets();
+    }
+
+    fn lose_packets(&self) {
+        self.replicas.iter().for_each(|replica| replica.connector.lose_packets());
+    }
+
+    /// The connector of the replica of a slot.
+    fn connector(&self, slot: usize) -> &Connector {
+        &self.replicas[self.slots[slot].replica].connector
     }
 
     /// Schedules the check of a slot's limits.
@@ -645,7 +684,7 @@ impl KernelTimedClient {
         };
         match connection.is_connected() {
             Ok(false) => {}
-            Ok(true) => match self.connector.tls() {
+            Ok(true) => match self.replicas[work.replica].connector.tls() {
                 Ok(tls) => {
                     connection.tls = tls;
                     work.connected = now();
@@ -659,7 +698,7 @@ impl KernelTimedClient {
             },
             Err(_) if self.has_address_left(slot) => self.connect(slot, load),
             Err(error) => {
-                let error = self.connector.failed(&error);
+                let error = self.connector(slot).failed(&error);
                 self.finish(slot, Err(error), load);
             }
         }
@@ -672,7 +711,7 @@ impl KernelTimedClient {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(error) => {
-                    let error = self.connector.tls_failed(error);
+                    let error = self.connector(slot).tls_failed(error);
                     return self.finish(slot, Err(error), load);
                 }
             }
@@ -684,8 +723,9 @@ impl KernelTimedClient {
             return;
         };
         // The next connection starts with the address that answered.
-        if let Some(at) = self.addresses.iter().position(|at| Some(at) == work.address.as_ref()) {
-            self.addresses.swap(0, at);
+        let addresses = &mut self.replicas[work.replica].addresses;
+        if let Some(at) = addresses.iter().position(|at| Some(at) == work.address.as_ref()) {
+            addresses.swap(0, at);
         }
         let tls = connection.tls.is_some().then(|| opened - work.connected);
         let set_up = SetUp { total: opened - work.begun, tls };
@@ -695,8 +735,9 @@ impl KernelTimedClient {
                 self.send(slot, load);
             }
             None => {
-                let connection = self.slots[slot].connection.take();
-                self.slots[slot] = Slot { connection, fresh: Some(set_up), ..Slot::default() };
+                let Slot { connection, replica, .. } = std::mem::take(&mut self.slots[slot]);
+                self.slots[slot] =
+                    Slot { connection, replica, fresh: Some(set_up), ..Slot::default() };
                 self.idle.push_back(slot);
                 load.source.opened(Ok(()));
             }
@@ -827,7 +868,8 @@ impl KernelTimedClient {
         let segments = segments_of(&mut self.tap, (slot, &connection.socket), stamp, bytes);
         let segments = Arrival::of_segments(&segments.unwrap_or_default(), since, now);
         let taken = connection.take_segments(bytes, &segments, arrival, &mut work.incoming);
-        let taken = taken.map_err(|error| self.connector.refused(error, &work.incoming));
+        let connector = &self.replicas[work.replica].connector;
+        let taken = taken.map_err(|error| connector.refused(error, &work.incoming));
         if taken.is_err() || work.incoming.reader.is_done() {
             let has_ended = |chunks: &[Chunk]| self.parser.has_ended(chunks, 0);
             return Received::End(taken.and_then(|()| work.incoming.confirm(has_ended)));
@@ -866,7 +908,7 @@ impl KernelTimedClient {
                     continue;
                 }
                 Stage::Connecting | Stage::Handshaking => {
-                    Err(self.connector.too_late(self.timeouts.connect))
+                    Err(self.replicas[work.replica].connector.too_late(self.timeouts.connect))
                 }
                 Stage::Sending => work.limits.expired(as_of, &[], |_| None),
                 Stage::Receiving => {
@@ -967,6 +1009,7 @@ impl InFlight {
     ) -> Self {
         Self {
             id,
+            replica: 0,
             stage: Stage::Connecting,
             request,
             written: 0,
@@ -1094,7 +1137,7 @@ mod tests {
                 None => NextAction::AfterAnAnswer,
                 Some(id) => {
                     self.left = id;
-                    NextAction::Send { id, body: b"{}".to_vec() }
+                    NextAction::Send { id, body: b"{}".to_vec(), replica: 0 }
                 }
             }
         }
@@ -1111,7 +1154,7 @@ mod tests {
         let timeouts =
             Timeouts { connect: ms(800), first_token: long, inter_token: long, total: long };
         let (headers, route) = (HeaderMap::new(), ConnectOptions::default());
-        let asked = (Method::POST, &url);
+        let asked = (Method::POST, std::slice::from_ref(&url));
         let parser = AnswerParser::new(&OpenAiChat, AnswerForm::Document);
         let mut stamped = KernelTimedClient::new(
             asked,
@@ -1121,14 +1164,15 @@ mod tests {
             &route,
         )
         .expect("a client");
-        stamped.addresses = addresses.iter().copied().map(ResolvedAddress::Port).collect();
+        stamped.replicas[0].addresses =
+            addresses.iter().copied().map(ResolvedAddress::Port).collect();
         let mut requests = Together { left: 3, answers: Vec::new() };
         stamped.drive(&mut requests, &());
         let outcome = |answer: Result<Recording, RequestError>| match answer {
             Ok(recording) => Ok(recording.status),
             Err(error) => Err(format!("{}: {error}", error.kind)),
         };
-        (requests.answers.into_iter().map(outcome).collect(), stamped.addresses)
+        (requests.answers.into_iter().map(outcome).collect(), stamped.replicas.remove(0).addresses)
     }
 
     /// A port that ignores new connections as long as these sockets are open.

@@ -138,6 +138,8 @@ fn broken(message: String) -> RequestError {
 pub struct Options<'a> {
     /// The full URL of the endpoint.
     pub url: &'a str,
+    /// Further URLs: replicas of the endpoint. Only [`Transport::Stamped`] sends requests to them.
+    pub replicas: &'a [String],
     /// Additional request headers; they replace default ones.
     pub headers: &'a [(HeaderName, HeaderValue)],
     /// Sent in the protocol's header for keys, and never shown.
@@ -197,6 +199,8 @@ pub enum NextAction {
         id: usize,
         /// The body of the request.
         body: Vec<u8>,
+        /// The replica that is to answer it, from 0.
+        replica: usize,
     },
     /// Open a connection and send nothing on it.
     Open,
@@ -229,7 +233,8 @@ struct Single {
 
 impl RequestSource for Single {
     fn next(&mut self, _: Instant, _: usize) -> NextAction {
-        self.body.take().map_or(NextAction::AfterAnAnswer, |body| NextAction::Send { id: 0, body })
+        let send = |body| NextAction::Send { id: 0, body, replica: 0 };
+        self.body.take().map_or(NextAction::AfterAnAnswer, send)
     }
 
     fn finished(&mut self, _: usize, answer: Result<Recording, RequestError>) {
@@ -249,8 +254,12 @@ impl Client {
     }
 
     fn with_method(method: Method, options: &Options<'_>) -> Result<Self, ClientError> {
-        let url =
-            reqwest::Url::parse(options.url).map_err(|error| ClientError::Url(error.into()))?;
+        let parse =
+            |url: &str| reqwest::Url::parse(url).map_err(|error| ClientError::Url(error.into()));
+        let mut urls = vec![parse(options.url)?];
+        for url in options.replicas {
+            urls.push(parse(url)?);
+        }
         let headers = headers(options)?;
         let secret =
             |(name, _): &&(HeaderName, HeaderValue)| secret_names::is_secret_header(name.as_str());
@@ -268,7 +277,7 @@ impl Client {
         let inner = match options.transport {
             Transport::Stamped => {
                 let client = KernelTimedClient::new(
-                    (method, &url),
+                    (method, &urls),
                     &headers,
                     (timeouts, parser),
                     options.connection,
@@ -277,7 +286,7 @@ impl Client {
                 Inner::Stamped(Box::new(Mutex::new(Stamped { client, last_end: None })))
             }
             Transport::Reqwest => Inner::Reqwest(Box::new(ViaReqwest::new(
-                (method, url),
+                (method, urls.swap_remove(0)),
                 headers,
                 (timeouts, parser),
                 options.connection,
@@ -287,7 +296,7 @@ impl Client {
         Ok(Self { inner, redactor, memory: options.route.memory.clone() })
     }
 
-    /// Sends `body` and records the answer to its end. Blocks until then, or until `observer`
+    /// Sends `body` to the first replica and records the answer to its end. Blocks until then, or until `observer`
     /// cancels; must not be called within an async runtime.
     ///
     /// An error means that no answer began. An answer that broke off is a recording with an error,

@@ -86,6 +86,8 @@ pub enum MetricsUrl {
 pub struct Access {
     /// The URL; empty for a simulated endpoint.
     pub url: String,
+    /// The URLs of further replicas.
+    pub replicas: Vec<String>,
     /// The API key.
     pub key: Option<Secret>,
     /// Additional request headers.

@@ -73,6 +73,9 @@ pub struct RequestLine<'a> {
     pub turn: Option<usize>,
     /// The request's number in its load, from 1, in the order of starts.
     pub request: Option<usize>,
+    /// The replica that it was sent to, from 0; `None` without several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica: Option<usize>,
     /// The start by the wall clock.
     pub started: Timestamp,
     /// When it was due, since the load's start; only in an open loop.
@@ -200,6 +203,8 @@ pub struct RequestPlace<'a> {
     pub turn: Option<usize>,
     /// The request's number in its load.
     pub request: Option<usize>,
+    /// The replica that it was sent to, from 0; `None` without several.
+    pub replica: Option<usize>,
     /// The start by the wall clock.
     pub started: Timestamp,
     /// When it was due, since the load's start.
@@ -237,6 +242,7 @@ impl<'a> RequestLine<'a> {
             run: place.run,
             turn: place.turn,
             request: place.request,
+            replica: place.replica,
             started: place.started,
             scheduled_us: place.scheduled.map(Micros),
             begun_us: place.begun.map(Micros),
@@ -332,6 +338,7 @@ impl<'a> RequestLine<'a> {
             run: self.run,
             turn: self.turn,
             request: self.request,
+            replica: self.replica,
             started: self.started,
             scheduled: self.scheduled_us.map(|Micros(time)| time),
             begun: self.begun_us.map(|Micros(time)| time),
@@ -518,6 +525,7 @@ mod tests {
         run: 2,
         turn: Some(1),
         request: Some(17),
+        replica: Some(2),
         started: Timestamp::UNIX_EPOCH,
         scheduled: Some(Duration::from_nanos(1_000_001)),
         begun: Some(Duration::from_nanos(7)),

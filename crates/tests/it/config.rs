@@ -81,8 +81,11 @@ fn the_seeds_document_is_accepted() {
     assert_eq!(model.key.value, "Qwen_Qwen3-30B-A3B-GPTQ-Int4");
     assert_eq!(model.display_name().value, "Qwen_Qwen3-30B-A3B-GPTQ-Int4");
     assert_eq!(model.settings.model_name.as_deref(), Some("Qwen3-30B-A3B-GPTQ-Int4"));
-    let endpoint =
-        EndpointConfig::Server { base_url: "http://10.180.116.2".to_owned(), port: Some(6384) };
+    let endpoint = EndpointConfig::Server {
+        base_url: "http://10.180.116.2".to_owned(),
+        replicas: Vec::new(),
+        port: Some(6384),
+    };
     assert_eq!(model.endpoint, endpoint);
     assert_eq!(model.settings.temperature, Some(Some(0.7)));
     assert_eq!(model.settings.max_tokens, Some(1024));

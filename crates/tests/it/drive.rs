@@ -62,7 +62,7 @@ impl RequestSource for Load {
             _ => self.sent += 1,
         }
         let body = r#"{"stream":true,"stream_options":{"include_usage":true}}"#;
-        NextAction::Send { id: self.sent, body: body.into() }
+        NextAction::Send { id: self.sent, body: body.into(), replica: 0 }
     }
 
     fn finished(&mut self, id: usize, answer: Result<Recording, RequestError>) {
@@ -87,6 +87,7 @@ fn client_of(url: &str, transport: Transport, timeouts: Timeouts) -> Client {
     let url = format!("{url}/v1/chat/completions");
     let connection = ConnectionMode::Warm;
     Client::new(&Options {
+        replicas: &[],
         url: &url,
         headers: &[],
         api_key: None,
@@ -278,6 +279,7 @@ fn a_key_that_a_server_sends_back_can_be_masked() {
         let protocol = &OpenAiChat;
         let route = &ConnectOptions::default();
         let options = Options {
+            replicas: &[],
             url: &url,
             headers: &[],
             api_key,

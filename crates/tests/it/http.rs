@@ -67,6 +67,7 @@ pub(crate) fn client_by(route: &ConnectOptions, case: &Case, key: Option<&Secret
     let target = &case.target;
     let access = access::simulated(target);
     Client::new(&Options {
+        replicas: &[],
         url,
         headers: &access.headers,
         api_key: key,

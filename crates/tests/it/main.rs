@@ -47,6 +47,7 @@ mod protocols;
 #[cfg(target_os = "linux")]
 mod pseudo_terminal;
 mod real_servers;
+mod replicas;
 mod reports;
 mod request_files;
 mod requests;

@@ -210,7 +210,7 @@ impl RequestSource for All {
             return NextAction::AfterAnAnswer;
         };
         self.sent += 1;
-        NextAction::Send { id: self.sent - 1, body: format!("{number} {cut}").into() }
+        NextAction::Send { id: self.sent - 1, body: format!("{number} {cut}").into(), replica: 0 }
     }
 
     fn finished(&mut self, id: usize, answer: Result<Recording, RequestError>) {
@@ -220,6 +220,7 @@ impl RequestSource for All {
 
 fn client(url: &str, transport: Transport) -> Client {
     Client::new(&Options {
+        replicas: &[],
         url,
         headers: &[],
         api_key: None,

@@ -470,6 +470,7 @@ fn simulated(protocol: &dyn Protocol, script: &str) -> Result<Sample, String> {
     let simulator = Simulator::start(script.clone(), target.protocol).expect("an endpoint");
     let url = format!("{}{}{}", simulator.url(), protocol.prefix(), protocol.path());
     let client = Client::new(&Options {
+        replicas: &[],
         url: &url,
         headers: &[],
         api_key: None,
@@ -821,6 +822,7 @@ fn each_protocol_sends_its_headers_and_the_key() {
         let url = server.uri();
         let key = Secret("s3cret-key".into());
         let client = Client::new(&Options {
+            replicas: &[],
             url: &url,
             headers: &[],
             api_key: Some(&key),

@@ -35,6 +35,7 @@ fn case(model: &str) -> Arc<Case> {
 fn client(case: &Case, url: &str) -> Client {
     let target = &case.target;
     Client::new(&Options {
+        replicas: &[],
         url,
         headers: &[],
         api_key: None,

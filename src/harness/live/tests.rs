@@ -85,6 +85,7 @@ impl Fake {
 
     fn request(&mut self, case: &Arc<Case>, outcome: Result<(Recording, Sample), ErrorKind>) {
         let place = LoadPosition {
+            replica: 0,
             request: 1,
             scheduled: None,
             sent: None,

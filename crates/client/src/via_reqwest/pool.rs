@@ -81,7 +81,7 @@ async fn drive(
             let next = source.borrow_mut().next(now(), usize::MAX);
             match next {
                 NextAction::Open => source.borrow_mut().opened(Ok(())),
-                NextAction::Send { id, body } => {
+                NextAction::Send { id, body, .. } => {
                     let connection = match connection(target, free) {
                         Ok(connection) => connection,
                         Err(error) => {
