@@ -251,6 +251,8 @@ pub(super) static KEYS: &[Key] = keys! {
             => "The URL of an HTTP proxy, or `none`. `${NAME}` stands for an environment variable.";
         protocol: Words(protocols), "openai_chat", "openai_chat"
             => "The protocol of the endpoint.";
+        stream: Flag, "true", "false"
+            => "Whether answers are streamed. Without a stream an answer has `e2e`, counts and throughput, but no times of tokens.";
         token_count: Any(&[Words(|| names(&TOKEN_COUNTS)), Map(TokenCount)]), "usage", "chunks"
             => "The source of token counts: the server's usage, one per event, or a tokenizer.";
         text_fields: List(&Any(&[Text, Pair(|| names(&TOKEN_KINDS))])), "none", "thoughts"

@@ -197,6 +197,8 @@ pub struct Settings {
     pub headers: Vec<(HeaderName, EnvTemplate)>,
     /// `protocol`. Default: `openai_chat`.
     pub protocol: Option<&'static dyn Protocol>,
+    /// `stream`: whether answers are streamed. Default: true.
+    pub stream: Option<bool>,
     /// `transport`. Default: `auto`.
     pub transport: Option<TransportSetting>,
     /// `stamps`. Default: `auto`.
@@ -619,6 +621,7 @@ impl Settings {
             api_key_env: self.api_key_env.clone().or_else(|| defaults.api_key_env.clone()),
             headers: inherited.chain(&self.headers).cloned().collect(),
             protocol: self.protocol.or(defaults.protocol),
+            stream: self.stream.or(defaults.stream),
             transport: self.transport.or(defaults.transport),
             stamps: self.stamps.or(defaults.stamps),
             connection: self.connection.or(defaults.connection),

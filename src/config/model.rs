@@ -66,6 +66,11 @@ fn model(
         let (what, help) = tools::not_supported("ignore_eos", protocol);
         reader.error_at_key(entry, what, help);
     }
+    check_stream(reader, [&fields, defaults.1], &settings, (defaults.0, protocol));
+    let protocol = match settings.stream.or(defaults.0.stream) {
+        Some(false) => protocol.unstreamed().unwrap_or(protocol),
+        _ => protocol,
+    };
     let effective = settings.tools.over(&defaults.0.tools);
     tools::check(reader, [&fields, defaults.1], &effective, protocol);
     for fields in [defaults.1, &fields] {
@@ -79,6 +84,31 @@ fn model(
         settings,
         key,
     })
+}
+
+/// Reports `stream: false` where the protocol or the count of tokens needs a stream.
+fn check_stream(
+    reader: &mut Reader<'_>,
+    fields: [&Fields<'_>; 2],
+    settings: &Settings,
+    (defaults, protocol): (&Settings, &dyn Protocol),
+) {
+    let entry_of = |key: &str| fields.iter().find_map(|fields| fields.get(key));
+    let (Some(false), Some(entry)) = (settings.stream.or(defaults.stream), entry_of("stream"))
+    else {
+        return;
+    };
+    if protocol.unstreamed().is_none() {
+        let what = format!("`protocol: {}` has no answers without a stream", protocol.name());
+        reader.error_at_key(entry, what, "remove `stream: false`");
+    }
+    let count = settings.token_count.as_ref().or(defaults.token_count.as_ref());
+    if let (Some(TokenCount::Chunks), Some(entry)) = (count, entry_of("token_count")) {
+        let what = "`token_count: chunks` counts the events of a stream, and the model has \
+                    `stream: false`";
+        let help = "`usage` takes the server's count, `{ tokenizer: FILE }` counts the text";
+        reader.error_at_key(entry, what, help);
+    }
 }
 
 /// The endpoint of a model: exactly one of `base_url` and `simulate`.
@@ -156,6 +186,7 @@ fn settings(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Settings {
             .get("headers")
             .map_or_else(Vec::new, |entry| validate::headers(reader, entry)),
         protocol: fields.get("protocol").and_then(|entry| protocol(reader, entry)),
+        stream: fields.get("stream").and_then(|entry| reader.flag(entry)),
         transport: fields.get("transport").and_then(|entry| reader.word(entry, &TRANSPORTS)),
         stamps: fields.get("stamps").and_then(|entry| reader.word(entry, &STAMPS)),
         connection: fields.get("connection").and_then(|entry| reader.word(entry, &CONNECTIONS)),

@@ -83,6 +83,9 @@ fn settings(target: &Target, workload: Option<&Workload>) -> BTreeMap<String, St
         ("connection", target.connection.name().to_owned()),
         ("token_count", target.token_count.name().to_owned()),
     ];
+    if !target.protocol.is_streamed() {
+        settings.push(("stream", "false".to_owned()));
+    }
     // Otherwise each prompt decides.
     if let Some(ignores) = target.ignore_eos {
         settings.push(("ignore_eos", ignores.to_string()));

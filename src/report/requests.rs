@@ -26,7 +26,7 @@ impl CsvRow for Row {
         ("error_message", |row| {
             optional(row.outcome.as_ref().err().map(|error| text(&error.message)))
         }),
-        ("streaming_used", |_| "true".into()),
+        ("streaming_used", |row| row.case.target.protocol.is_streamed().to_string()),
         ("trial", |row| text(&row.case.name)),
         ("prompt", |row| text(row.prompt.title())),
         ("run", |row| row.case.run.to_string()),
@@ -58,9 +58,9 @@ impl CsvRow for Row {
         ("cached_tokens", |row| of_sample(row, |sample| optional(sample.cached_tokens))),
         ("uncached_preprocess_speed", |row| figure(row, Metric::UNCACHED_PREPROCESS_SPEED)),
         ("reasoning_tokens", |row| of_sample(row, |sample| optional(sample.reasoning_tokens))),
-        ("token_events", |row| of_sample(row, |sample| sample.token_events.len().to_string())),
-        ("shared_arrivals", |row| of_sample(row, |sample| sample.shared_arrivals().to_string())),
-        ("tokens_per_event", |row| of_sample(row, tokens_per_event)),
+        ("token_events", |row| of_stream(row, |sample| sample.token_events.len().to_string())),
+        ("shared_arrivals", |row| of_stream(row, |sample| sample.shared_arrivals().to_string())),
+        ("tokens_per_event", |row| of_stream(row, tokens_per_event)),
         ("token_count_source", |row| of_sample(row, |sample| sample.token_count.name().into())),
         ("notes", |row| of_sample(row, notes)),
         ("error_kind", |row| optional(row.outcome.as_ref().err().map(|error| error.kind))),
@@ -85,6 +85,11 @@ impl CsvRow for Row {
 /// Formats a cell of a valid answer; the cell of a failed request is empty.
 fn of_sample(row: &Row, cell: impl Fn(&Sample) -> String) -> String {
     row.outcome.as_ref().map(cell).unwrap_or_default()
+}
+
+/// Formats a cell of a valid answer that was streamed; others have no events.
+fn of_stream(row: &Row, cell: impl Fn(&Sample) -> String) -> String {
+    of_sample(row, |sample| if sample.is_streamed { cell(sample) } else { String::new() })
 }
 
 /// Formats the metric's value: times to the nanosecond, speeds to a thousandth of a token per second.

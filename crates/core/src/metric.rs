@@ -243,7 +243,7 @@ metrics! {
         error: ErrorOf::Arrival(TimedArrival::LastToken),
         counted: None,
         in_summary: true,
-        definition: "request → last token-bearing event",
+        definition: "request → last token-bearing event; without a stream → last byte of the body",
         read: MetricSource::Sample(|sample| seconds(sample.last_token())),
     }
     TOTAL_TIME {
@@ -684,6 +684,7 @@ impl Metric {
     /// are refused.
     pub fn of(&self, sample: &Sample) -> Option<f64> {
         match self.read {
+            MetricSource::Sample(_) if !sample.is_streamed && self.needs_stream() => None,
             MetricSource::Sample(read) if self.refused(sample).is_none() => read(sample),
             MetricSource::Sample(_) | MetricSource::Load(_) | MetricSource::All => None,
         }
@@ -694,6 +695,21 @@ impl Metric {
         // Most answers have no notes, so the metric's name need not be compared.
         let refusing = !sample.notes.is_empty();
         self.counted.filter(|_| refusing).and_then(|count| sample.refused(count))
+    }
+
+    /// Returns whether it needs the arrival of a single token or event, which an answer that is not
+    /// streamed does not have.
+    pub fn needs_stream(&self) -> bool {
+        self.is_of_generation()
+            || self.is_one_of(&[
+                Self::TTFT,
+                Self::TTFO,
+                Self::FIRST_REASONING_TIME,
+                Self::FIRST_EVENT_TIME,
+                Self::PREPROCESS_SPEED,
+                Self::UNCACHED_PREPROCESS_SPEED,
+                Self::TTFT_BEYOND_SERVER,
+            ])
     }
 
     /// Returns whether it is computed from the time between tokens, or from the gaps in it.

@@ -87,6 +87,9 @@ pub struct RequestLine<'a> {
     pub error_kind: Option<ErrorKind>,
     /// Why it failed: the message.
     pub error_message: Option<Cow<'a, str>>,
+    /// [`Sample::is_streamed`]; absent in the files of earlier versions, whose answers all were.
+    #[serde(default)]
+    pub is_streamed: Option<bool>,
     /// [`Sample::request_id`].
     pub request_id: Option<Cow<'a, str>>,
     /// [`Sample::finish_reason`].
@@ -244,6 +247,7 @@ impl<'a> RequestLine<'a> {
             ended_us: place.ended.map(Micros),
             error_kind: None,
             error_message: None,
+            is_streamed: None,
             request_id: None,
             finish_reason: None,
             prompt_tokens: None,
@@ -283,6 +287,7 @@ impl<'a> RequestLine<'a> {
 
     fn with_answer(self, sample: &'a Sample) -> Self {
         Self {
+            is_streamed: Some(sample.is_streamed),
             request_id: sample.request_id.as_deref().map(Into::into),
             finish_reason: Some(sample.finish_reason.as_str().into()),
             prompt_tokens: sample.prompt_tokens,
@@ -363,6 +368,7 @@ impl<'a> RequestLine<'a> {
         }
         let time = |time: Option<Micros>| time.map(|Micros(time)| time);
         Ok(Sample {
+            is_streamed: self.is_streamed.unwrap_or(true),
             request_id: self.request_id.as_deref().map(str::to_owned),
             finish_reason: required(self.finish_reason.as_deref(), "finish_reason")?.to_owned(),
             prompt_tokens: self.prompt_tokens,
@@ -540,6 +546,7 @@ mod tests {
 
     fn sample() -> Sample {
         Sample {
+            is_streamed: true,
             request_id: Some("id\u{1b}[31m".into()),
             finish_reason: "stop".into(),
             prompt_tokens: Some(9),

@@ -414,7 +414,7 @@ impl Turns {
     }
 
     fn add(&mut self, sample: &Sample) {
-        self.ttft.push(sample.first_token().as_secs_f64());
+        self.ttft.extend(Metric::TTFT.of(sample));
         self.prompt_tokens.extend(sample.prompt_tokens.map(|tokens| tokens as f64));
         self.cached_tokens.extend(sample.cached_tokens.map(|tokens| tokens as f64));
     }

@@ -367,7 +367,11 @@ impl Reactor {
                 Ok(Advance::Continue)
             }
             Phase::Streaming(streaming) => {
-                let turn = streaming.prepare(self.protocol, &mut connection.outbox);
+                let protocol = match streaming.stream.is_document() {
+                    true => self.protocol.unstreamed().unwrap_or(self.protocol),
+                    false => self.protocol,
+                };
+                let turn = streaming.prepare(protocol, &mut connection.outbox);
                 Ok(self.take_turn(turn, slot, connection))
             }
             Phase::Answered => self.next_request(connection),
@@ -593,6 +597,7 @@ impl Reactor {
             min_tokens: intent.min_tokens,
             prompt_chars: intent.prompt_chars,
             include_usage: intent.usage,
+            streamed: intent.stream,
         }
     }
 
@@ -604,8 +609,11 @@ impl Reactor {
         intent: RequestIntent,
         received: Instant,
     ) {
-        let head = wire::stream_head(self.protocol.framing().content_type(), connection.keep_alive);
-        connection.outbox.push_head(head);
+        // The head of a document comes with it, as servers send it.
+        if !stream.is_document() {
+            let kind = self.protocol.framing().content_type();
+            connection.outbox.push_head(wire::stream_head(kind, connection.keep_alive));
+        }
         connection.phase = Phase::Streaming(Box::new(Streaming {
             stream,
             id,
@@ -613,6 +621,8 @@ impl Reactor {
             created: pace::unix_seconds(),
             received,
             is_whole: false,
+            is_begun: false,
+            keep_alive: connection.keep_alive,
             grants,
             is_prepared: false,
         }));

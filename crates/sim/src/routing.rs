@@ -67,7 +67,8 @@ pub(super) fn request_intent(
 ) -> Result<RequestIntent, &'static str> {
     let body = serde_json::from_slice(body).map_err(|_| "the body is not a JSON object")?;
     let intent = protocol.request_intent(&body);
-    match intent.stream {
+    let has_documents = !protocol.is_streamed() || protocol.unstreamed().is_some();
+    match intent.stream || has_documents {
         true => Ok(intent),
         false => Err("the simulated endpoint only streams: send \"stream\": true"),
     }

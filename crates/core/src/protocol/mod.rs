@@ -15,6 +15,7 @@ mod openai_chat;
 mod openai_completions;
 mod openai_responses;
 mod tgi_generate_stream;
+mod unstreamed;
 mod wire;
 
 use std::{borrow::Cow, fmt, time::Duration};
@@ -57,6 +58,17 @@ pub trait Protocol: fmt::Debug + Send + Sync {
     /// they only save a full decoding.
     fn end_marks(&self) -> &'static [&'static str] {
         &["DONE"]
+    }
+
+    /// The variant of the protocol whose answers are not streamed, for a model with `stream: false`;
+    /// `None` if the protocol has no such answers.
+    fn unstreamed(&self) -> Option<&'static dyn Protocol> {
+        None
+    }
+
+    /// Whether answers are streams of tokens.
+    fn is_streamed(&self) -> bool {
+        self.framing() != Framing::Document
     }
 
     /// The headers of every request.

@@ -351,7 +351,7 @@ fn documents_in_lines(data: &[u8]) -> usize {
 }
 
 /// Returns the beginning of `data` on one line.
-fn excerpt(data: &[u8]) -> String {
+pub(super) fn excerpt(data: &[u8]) -> String {
     const LENGTH: usize = 120;
     let text = String::from_utf8_lossy(data);
     let shown = text.chars().take(LENGTH).flat_map(|c| match c.is_control() {
