@@ -9,6 +9,7 @@ use super::{
     Timings, TokenKind, Usage,
     delta::{self, Texts},
     json::JsonTree,
+    unstreamed::{DocumentForm, Unstreamed},
     wire::{self, counted, timed},
 };
 use crate::{
@@ -41,6 +42,10 @@ impl Protocol for OllamaChat {
 
     fn framing(&self) -> Framing {
         Framing::Lines
+    }
+
+    fn unstreamed(&self) -> Option<&'static dyn Protocol> {
+        Some(&Unstreamed(OllamaChat))
     }
 
     fn body(&self, ask: &ChatRequest<'_>) -> Value {
@@ -129,6 +134,16 @@ impl Protocol for OllamaChat {
 
     fn encode_error(&self, _: u16, message: &str) -> Vec<u8> {
         json!({"error": message}).to_string().into_bytes()
+    }
+}
+
+impl DocumentForm for OllamaChat {
+    fn document<'a>(&self, tree: &JsonTree<'a>, fields: &TextFields) -> Message<'a> {
+        message(tree, "", fields)
+    }
+
+    fn document_json(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Value {
+        line_json(&message.parts, envelope)
     }
 }
 
