@@ -126,6 +126,8 @@ pub struct Target {
     pub endpoint: Endpoint,
     /// The protocol of the endpoint.
     pub protocol: &'static dyn Protocol,
+    /// The number of texts in one request for embeddings.
+    pub batch: u64,
     /// Sampling temperature; `None` leaves it to the server.
     pub temperature: Option<f64>,
     /// Limit of the answer, in tokens.
@@ -948,6 +950,7 @@ fn target(
         transport: transport(&settings, &endpoint),
         stamps: settings.stamps.unwrap_or_default(),
         endpoint,
+        batch: settings.batch.unwrap_or(1),
         temperature: settings.temperature.unwrap_or(Some(0.7)),
         max_tokens: settings.max_tokens.unwrap_or(config::DEFAULT_MAX_TOKENS),
         ignore_eos: settings.ignore_eos,

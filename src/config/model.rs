@@ -1,6 +1,6 @@
 //! The parts of a config, each read from its entry.
 
-use llm_stream_core::protocol::{self, OpenAiChat, Protocol};
+use llm_stream_core::protocol::{self, OpenAiChat, OpenAiEmbeddings, Protocol};
 use serde_json::Map;
 use serde_saphyr::Spanned;
 
@@ -86,7 +86,7 @@ fn model(
     })
 }
 
-/// Reports `stream: false` where the protocol or the count of tokens needs a stream.
+/// Reports `stream` and `batch` where the protocol or the count of tokens needs a stream.
 fn check_stream(
     reader: &mut Reader<'_>,
     fields: [&Fields<'_>; 2],
@@ -94,8 +94,21 @@ fn check_stream(
     (defaults, protocol): (&Settings, &dyn Protocol),
 ) {
     let entry_of = |key: &str| fields.iter().find_map(|fields| fields.get(key));
-    let (Some(false), Some(entry)) = (settings.stream.or(defaults.stream), entry_of("stream"))
-    else {
+    let stream = settings.stream.or(defaults.stream);
+    if let (Some(true), false, Some(entry)) = (stream, protocol.is_streamed(), entry_of("stream")) {
+        let what = format!("the answers of `protocol: {}` are never streamed", protocol.name());
+        reader.error_at_key(entry, what, "remove `stream: true`");
+    }
+    if let Some(entry) = fields[0].get("batch")
+        && protocol.name() != OpenAiEmbeddings.name()
+    {
+        let what = format!("a request of `protocol: {}` has one text", protocol.name());
+        reader.error_at_key(entry, what, "`batch` is for `protocol: openai_embeddings`; remove it");
+    }
+    if !protocol.is_streamed() {
+        return;
+    }
+    let (Some(false), Some(entry)) = (stream, entry_of("stream")) else {
         return;
     };
     if protocol.unstreamed().is_none() {
@@ -186,6 +199,7 @@ fn settings(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Settings {
             .get("headers")
             .map_or_else(Vec::new, |entry| validate::headers(reader, entry)),
         protocol: fields.get("protocol").and_then(|entry| protocol(reader, entry)),
+        batch: fields.get("batch").and_then(|entry| reader.whole(entry)),
         stream: fields.get("stream").and_then(|entry| reader.flag(entry)),
         transport: fields.get("transport").and_then(|entry| reader.word(entry, &TRANSPORTS)),
         stamps: fields.get("stamps").and_then(|entry| reader.word(entry, &STAMPS)),
@@ -310,8 +324,7 @@ fn protocol(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<&'static dyn P
     let name = reader.text(entry)?.value;
     let protocol = protocol::by_name(&name);
     if protocol.is_none() {
-        let known: Vec<&str> = protocol::ALL.iter().map(|protocol| protocol.name()).collect();
-        let help = did_you_mean(&name, &known);
+        let help = did_you_mean(&name, &protocol::names());
         reader.error(entry, format!("unknown value `{name}` for `protocol`"), help);
     }
     protocol

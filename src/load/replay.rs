@@ -128,6 +128,8 @@ impl RequestMaker {
     fn recorded(&self, target: &Target, prompt: &Prompt, body: &Value) -> ReadyRequest {
         let mut body = body.clone();
         let request = ChatRequest {
+            documents: &[],
+            batch: 1,
             model: prompt.model.as_deref().unwrap_or(&target.model),
             messages: &prompt.messages,
             temperature: None,

@@ -37,12 +37,28 @@ fn refusal(
 ) -> Option<ConfigError> {
     let metric = metric_of(&text.value)?;
     let why = targets.iter().find_map(|target| {
-        let lacks = !target.protocol.is_streamed() && metric.needs_stream();
-        lacks.then(|| format!("the answers of `{}` are not streamed", target.name))
+        let (protocol, name) = (target.protocol, &target.name);
+        match protocol.has_items() {
+            true if metric.is_of_generated_tokens() => {
+                Some(format!("the answers of `{name}` are not generated text"))
+            }
+            false if metric.is_of_items() => {
+                Some(format!("the answers of `{name}` are not embeddings or scores"))
+            }
+            _ if !protocol.is_streamed() && metric.needs_stream() => {
+                Some(format!("the answers of `{name}` are not streamed"))
+            }
+            _ => None,
+        }
     })?;
     let what = format!("{why}, so that they have no `{}`", metric.name);
-    let help = "limit `e2e`, the time of the whole answer, or write the limit into the models that \
-                stream";
+    let help = match metric.needs_stream() {
+        true => {
+            "limit `e2e`, the time of the whole answer, or write the limit into the models that \
+             stream"
+        }
+        false => "write the limit into the models whose answers have the figure",
+    };
     Some(config.error_in(text, &what, help))
 }
 

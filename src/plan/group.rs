@@ -83,8 +83,11 @@ fn settings(target: &Target, workload: Option<&Workload>) -> BTreeMap<String, St
         ("connection", target.connection.name().to_owned()),
         ("token_count", target.token_count.name().to_owned()),
     ];
-    if !target.protocol.is_streamed() {
+    if !target.protocol.is_streamed() && !target.protocol.has_items() {
         settings.push(("stream", "false".to_owned()));
+    }
+    if target.batch > 1 {
+        settings.push(("batch", target.batch.to_string()));
     }
     // Otherwise each prompt decides.
     if let Some(ignores) = target.ignore_eos {

@@ -95,5 +95,8 @@ impl CsvRow for LoadRow {
         }),
         ("cache_share_intended", |row| row.cache(|cache| cache.intended)),
         ("cache_share_achieved", |row| row.cache(|cache| cache.achieved)),
+        ("item_throughput", |row| {
+            row.stat(|stats| stats.item_throughput.map(|rate| format!("{rate:.3}")))
+        }),
     ];
 }

@@ -82,6 +82,7 @@ const OF_RESULTS: [(Kind, &[&str]); 4] = [
             "reasoning_tokens",
             "token_events",
             "shared_arrivals",
+            "items",
         ],
     ),
     (Kind::Time, &["timestamp"]),

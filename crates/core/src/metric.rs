@@ -67,6 +67,10 @@ pub enum Unit {
     Requests,
     /// A share, in percent.
     Percent,
+    /// A number of items.
+    Items,
+    /// Items per second.
+    ItemsPerSecond,
 }
 
 impl Unit {
@@ -79,6 +83,8 @@ impl Unit {
             Self::RequestsPerSecond => ("req/s", 1.0),
             Self::Requests => ("req", 1.0),
             Self::Percent => ("%", 1.0),
+            Self::Items => ("items", 1.0),
+            Self::ItemsPerSecond => ("items/s", 1.0),
         }
     }
 }
@@ -301,7 +307,9 @@ metrics! {
         counted: Some(CountKind::Response),
         in_summary: true,
         definition: "generated tokens, reasoning included, by the server's usage",
-        read: MetricSource::Sample(|sample| Some(sample.response_tokens as f64)),
+        read: MetricSource::Sample(|sample| {
+            sample.items.is_none().then_some(sample.response_tokens as f64)
+        }),
     }
     PROMPT_TOKENS {
         name: "prompt_tokens",
@@ -612,6 +620,39 @@ metrics! {
             reached.capacity.filter(|of| of.is_concurrency).map(|of| of.value)
         }),
     }
+    ITEMS {
+        name: "items",
+        alias: None,
+        unit: Unit::Items,
+        better: Better::Neither,
+        error: ErrorOf::Nothing,
+        counted: None,
+        in_summary: true,
+        definition: "embeddings, or documents with a score, in the answer; absent for generated text",
+        read: MetricSource::Sample(|sample| sample.items.map(|items| items as f64)),
+    }
+    ITEMS_PER_SECOND {
+        name: "items_per_second",
+        alias: None,
+        unit: Unit::ItemsPerSecond,
+        better: Better::Higher,
+        error: ErrorOf::Whole,
+        counted: None,
+        in_summary: true,
+        definition: "items / e2e",
+        read: MetricSource::Sample(|sample| per_second(sample.items?, Some(sample.last_token()))),
+    }
+    ITEM_THROUGHPUT {
+        name: "item_throughput",
+        alias: None,
+        unit: Unit::ItemsPerSecond,
+        better: Better::Higher,
+        error: ErrorOf::Nothing,
+        counted: None,
+        in_summary: true,
+        definition: "of a load's run: items of all valid requests / the time of output_throughput",
+        read: MetricSource::Load(|reached| reached.item_throughput),
+    }
 }
 
 /// The share of successful requests, which is a figure of a whole group.
@@ -695,6 +736,21 @@ impl Metric {
         // Most answers have no notes, so the metric's name need not be compared.
         let refusing = !sample.notes.is_empty();
         self.counted.filter(|_| refusing).and_then(|count| sample.refused(count))
+    }
+
+    /// Returns whether it is a figure of items, which generated text does not have.
+    pub fn is_of_items(&self) -> bool {
+        self.is_one_of(&[Self::ITEMS, Self::ITEMS_PER_SECOND, Self::ITEM_THROUGHPUT])
+    }
+
+    /// Returns whether it counts generated tokens, which an answer of items does not have.
+    pub fn is_of_generated_tokens(&self) -> bool {
+        self.is_one_of(&[
+            Self::RESPONSE_TOKENS,
+            Self::OUTPUT_THROUGHPUT,
+            Self::SERVER_GENERATION_SPEED,
+            Self::SERVER_GENERATION_TIME,
+        ])
     }
 
     /// Returns whether it needs the arrival of a single token or event, which an answer that is not

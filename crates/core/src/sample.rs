@@ -75,6 +75,8 @@ pub struct RequestedTokens {
     pub least: Option<u64>,
     /// The requested length of the prompt.
     pub prompt: Option<Length>,
+    /// The number of items that it asks for, if the answer is items.
+    pub items: Option<u64>,
     /// Bytes of the request, if they limit the tokens of the prompt. Images have more tokens than
     /// bytes.
     pub bytes: Option<u64>,
@@ -99,11 +101,13 @@ pub struct Sample {
     pub is_streamed: bool,
     /// The completion's id.
     pub request_id: Option<String>,
-    /// Why generation ended.
+    /// Why generation ended; empty for an answer of items.
     pub finish_reason: String,
+    /// The items of the answer, embeddings or documents with a score; `None` for generated text.
+    pub items: Option<u64>,
     /// Tokens of the prompt, as the server counts.
     pub prompt_tokens: Option<u64>,
-    /// Generated tokens, reasoning included.
+    /// Generated tokens, reasoning included; 0 for an answer of items.
     pub response_tokens: u64,
     /// The server's total, or the sum of both counts.
     pub total_tokens: Option<u64>,
@@ -486,6 +490,17 @@ impl Sample {
         }
         self.asked_for_one = requested.most == Some(1);
         self
+    }
+
+    /// Fails if the answer has another number of items than `asked`.
+    pub fn with_items_of(self, asked: Option<u64>) -> Result<Self, RequestError> {
+        match (self.items, asked) {
+            (Some(items), Some(asked)) if items != asked => {
+                let message = format!("the answer has {items} results for {asked} inputs");
+                Err(RequestError::new(ErrorKind::Malformed, message))
+            }
+            _ => Ok(self),
+        }
     }
 
     /// Returns the note that refuses a count.
@@ -1028,6 +1043,7 @@ pub fn is_document(chunks: &[Chunk]) -> bool {
 struct StreamReader<'f> {
     /// Whether the only frame is the whole answer.
     is_document: bool,
+    items: Option<u64>,
     /// The config's meaning of unknown fields.
     fields: Option<&'f TextFields>,
     /// Whether text in unknown fields counts as tokens.
@@ -1244,6 +1260,7 @@ impl StreamReader<'_> {
                     self.finish(&reason);
                 }
                 MessagePart::Token(..) | MessagePart::Unread(..) => self.text_after_end = true,
+                MessagePart::Items(_) => {}
                 MessagePart::Unknown(_) | MessagePart::Error(_) => self.more_after_end = true,
             }
         }
@@ -1297,6 +1314,11 @@ impl StreamReader<'_> {
                 event.contents.insert(kind.into());
                 self.choose(event, kind);
                 self.token(at, (kind, &text), event.events_before);
+            }
+            MessagePart::Items(items) => {
+                event.contents.insert(EventPart::Answer);
+                self.items = Some(items);
+                self.token(at, (TokenKind::Answer, ""), event.events_before);
             }
             MessagePart::Unread(_, text) if self.counts_unread => {
                 event.contents.insert(EventPart::Reasoning);
@@ -1458,9 +1480,11 @@ impl StreamReader<'_> {
         let evidence = NoteEvidence::by(&self);
         let events = self.token_events.len() as u64;
         let usage = self.usage;
-        let (response_tokens, token_count) =
-            count((usage.completion_tokens, self.is_document), events, fallback, texts)
-                .map_err(|error| with_usage(error, self.unread_usage.as_deref()))?;
+        let (response_tokens, token_count) = match self.items {
+            Some(_) => (0, TokenCount::Usage),
+            None => count((usage.completion_tokens, self.is_document), events, fallback, texts)
+                .map_err(|error| with_usage(error, self.unread_usage.as_deref()))?,
+        };
         let sum = usage.prompt_tokens.map(|prompt| prompt.saturating_add(response_tokens));
         // A total below its parts, such as FastDeploy's 0, is ignored.
         let least = sum.unwrap_or(response_tokens);
@@ -1470,6 +1494,7 @@ impl StreamReader<'_> {
             is_streamed,
             request_id: self.id,
             finish_reason,
+            items: self.items,
             prompt_tokens: usage.prompt_tokens,
             response_tokens,
             total_tokens: usage.total_tokens.filter(|_| !below_sum).or(sum),
@@ -1559,6 +1584,9 @@ impl StreamReader<'_> {
 
     /// Returns the finish reason of an answer that was not streamed.
     fn finish_reason_of_document(&self) -> Result<&str, RequestError> {
+        if self.items.is_some() {
+            return Ok("");
+        }
         let silent = self.silent.as_ref().map(|document| format!(": `{document}`"));
         let (kind, message) = match self.finish_reason.as_deref() {
             _ if self.token_events.is_empty() => {
@@ -1668,7 +1696,8 @@ impl NoteEvidence {
             shrinks: self.shrinks,
             tail: ended.saturating_sub(sample.last_token()),
         };
-        let is_unusual = FinishClass::of(&sample.finish_reason) == FinishClass::Unusual;
+        let is_unusual = sample.items.is_none()
+            && FinishClass::of(&sample.finish_reason) == FinishClass::Unusual;
         let first = [
             (!sample.unread.is_empty(), Note::UnreadText),
             (is_unusual, Note::UnusualFinishReason),

@@ -1017,7 +1017,9 @@ impl Group {
     /// mean may differ from that of the runs, so they are scaled to it.
     fn batches(&self, metric: &Metric, of_run: fn(&LoadStats) -> Option<f64>) -> Vec<f64> {
         let read: fn(&Batch) -> f64 = match metric {
-            _ if metric == Metric::OUTPUT_THROUGHPUT => |batch| batch.output_throughput,
+            _ if metric.is_one_of(&[Metric::OUTPUT_THROUGHPUT, Metric::ITEM_THROUGHPUT]) => {
+                |batch| batch.output_throughput
+            }
             _ if metric == Metric::REQUEST_THROUGHPUT => |batch| batch.request_throughput,
             _ if metric == Metric::GOODPUT => |batch| batch.goodput,
             _ if metric == Metric::GOODPUT_RATIO => |batch| batch.goodput_ratio,

@@ -437,6 +437,8 @@ fn scale(kind: Unit, unit: &str) -> Option<f64> {
         (Unit::RequestsPerSecond, "" | "req/s" | "requests/s" | "rps" | "qps") => Some(1.0),
         (Unit::Requests, "" | "req" | "requests") => Some(1.0),
         (Unit::Percent, "%") => Some(1.0),
+        (Unit::Items, "" | "items") => Some(1.0),
+        (Unit::ItemsPerSecond, "" | "items/s") => Some(1.0),
         _ => None,
     }
 }
@@ -449,6 +451,8 @@ fn units(kind: Unit) -> &'static str {
         Unit::RequestsPerSecond => "req/s, or without a unit",
         Unit::Requests => "req, or without a unit",
         Unit::Percent => "%",
+        Unit::Items => "items, or without a unit",
+        Unit::ItemsPerSecond => "items/s, or without a unit",
     }
 }
 
@@ -460,8 +464,8 @@ fn example(metric: &Metric) -> String {
     match metric.unit {
         Unit::Seconds => format!("{} <= 500 ms", metric.name),
         Unit::TokensPerSecond => format!("{} >= 80", metric.name),
-        Unit::Tokens | Unit::Requests => format!("{} >= 64", metric.name),
-        Unit::RequestsPerSecond => format!("{} >= 10", metric.name),
+        Unit::Tokens | Unit::Requests | Unit::Items => format!("{} >= 64", metric.name),
+        Unit::RequestsPerSecond | Unit::ItemsPerSecond => format!("{} >= 10", metric.name),
         Unit::Percent if metric.better == Better::Higher => {
             format!("{} >= 99 %", metric.name)
         }

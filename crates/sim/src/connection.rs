@@ -325,6 +325,8 @@ pub(super) struct Streaming {
     pub(super) model: String,
     /// Seconds since 1970.
     pub(super) created: u64,
+    /// The number of items of the answer, if it is not generated text.
+    pub(super) items: Option<u64>,
     /// When the request had been read completely.
     pub(super) received: Instant,
     /// Whether the whole answer, to the end of its body, has been queued.
@@ -393,7 +395,9 @@ impl Streaming {
         protocol: &dyn Protocol,
         outbox: &mut Outbox,
     ) {
-        let parts: Vec<_> = with_ending(messages, protocol).into_iter().flatten().collect();
+        let ended = with_ending(messages, protocol).into_iter().flatten();
+        let items = self.items.map(MessagePart::Items);
+        let parts: Vec<_> = items.into_iter().chain(ended).collect();
         let is_cut = !parts.iter().any(|part| {
             matches!(part, MessagePart::Finish(_) | MessagePart::Error(_) | MessagePart::End)
         });

@@ -618,6 +618,7 @@ impl Reactor {
             stream,
             id,
             model: intent.model,
+            items: intent.items,
             created: pace::unix_seconds(),
             received,
             is_whole: false,

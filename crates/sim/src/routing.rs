@@ -133,6 +133,7 @@ mod tests {
                 max_tokens: Some(7),
                 min_tokens: 0,
                 prompt_chars: 7,
+                items: None,
                 stream: true,
                 usage: true,
             })

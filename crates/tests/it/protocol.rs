@@ -573,6 +573,8 @@ fn messages_are_written_as_vllm_writes_them() {
 fn body(extra: Value) -> Value {
     let extra_body = extra.as_object().expect("an object");
     OpenAiChat.body(&ChatRequest {
+        documents: &[],
+        batch: 1,
         model: "m",
         messages: &Prompt::new("p", Some("Be brief."), "Hello").messages,
         temperature: Some(0.0),
@@ -588,6 +590,8 @@ fn body(extra: Value) -> Value {
 fn the_body_requests_a_stream_with_usage() {
     insta::assert_snapshot!(body(json!({})), @r#"{"model":"m","messages":[{"role":"system","content":"Be brief."},{"role":"user","content":"Hello"}],"temperature":0.0,"max_tokens":64,"stream":true,"stream_options":{"include_usage":true}}"#);
     let ask = ChatRequest {
+        documents: &[],
+        batch: 1,
         model: "m",
         messages: &Prompt::new("p", None, "Hello").messages,
         temperature: Some(0.7),

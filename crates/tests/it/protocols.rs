@@ -549,6 +549,8 @@ fn each_protocol_sends_the_same_settings() {
             .collect();
         for (temperature, system) in [(0.0, Some("Be brief.")), (0.7, None)] {
             let body = protocol.body(&ChatRequest {
+                documents: &[],
+                batch: 1,
                 model: "m",
                 messages: &Prompt::new("p", system, "Hello").messages,
                 temperature: Some(temperature),
@@ -582,6 +584,8 @@ fn each_protocol_sends_a_conversation_with_an_image() {
     let mut output = String::new();
     for protocol in protocol::ALL {
         let body = protocol.body(&ChatRequest {
+            documents: &[],
+            batch: 1,
             model: "m",
             messages: &messages,
             temperature: Some(0.0),
@@ -622,6 +626,8 @@ fn each_protocol_sends_tools_in_its_own_way() {
     for protocol in protocol::ALL {
         let fields = |listed: &[Tool], choice: Option<ToolChoice>| {
             let body = protocol.body(&ChatRequest {
+                documents: &[],
+                batch: 1,
                 model: "m",
                 messages: &Prompt::new("p", None, "Hello").messages,
                 temperature: Some(0.0),
@@ -660,6 +666,8 @@ fn each_protocol_sends_tools_in_its_own_way() {
 /// with one.
 fn body_with(protocol: &dyn Protocol, extra: &Value, temperature: Option<f64>) -> Value {
     protocol.body(&ChatRequest {
+        documents: &[],
+        batch: 1,
         model: "m",
         messages: &Prompt::new("p", Some("Be brief."), "Hello").messages,
         temperature,

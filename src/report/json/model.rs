@@ -366,6 +366,9 @@ report! {
         /// Tokens of the valid requests per second; null if the server's count of an answer is
         /// impossible.
         output_throughput: Option<f64>,
+        /// Items of the valid requests per second; null for generated text.
+        #[serde(default)]
+        item_throughput: Option<f64>,
         /// Requests per second that met every limit of `goodput`; null without limits.
         goodput: Option<f64>,
         /// Those as a percentage of all requests.
