@@ -814,8 +814,18 @@ fn request_limits(
 }
 
 fn prompts(config: &Config) -> Vec<Prompt> {
+    let takes_documents = |model: &config::Model| {
+        let protocol = model.settings.over(&config.defaults).protocol;
+        protocol.is_some_and(Protocol::takes_documents)
+    };
+    let takes_documents = config.models.iter().any(takes_documents);
+    // Records of a data set may have documents for other purposes.
+    let with_documents = |prompt: Prompt| match takes_documents {
+        true => prompt,
+        false => Prompt { documents: Vec::new(), ..prompt },
+    };
     let written = |prompts: &Vec<config::PromptConfig>| {
-        prompts.iter().map(|prompt| prompt.prompt.clone().shown()).collect()
+        prompts.iter().map(|prompt| prompt.prompt.clone().shown()).map(with_documents).collect()
     };
     config.prompts.as_ref().map_or_else(prompt::built_in, written)
 }

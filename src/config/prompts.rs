@@ -425,7 +425,9 @@ fn data_set(
         }
         let mut prompt = prompt::Prompt::new(name.as_str(), None, "");
         (prompt.set, prompt.messages, prompt.output) = (Some(set.value.clone()), messages, output);
+        prompt.documents = record.documents;
         let tools = Tools { listed: record.tools, choice: None };
+
         let prompt = prompt.followed_by(record.later).with_tools(&tools);
         PromptConfig { name: Spanned::new(name, set.referenced, set.defined), prompt }
     };
@@ -579,6 +581,7 @@ fn texts(reader: &mut Reader<'_>, entry: &Entry<'_>, folder: &Path) -> Option<Ve
                 messages: vec![ChatMessage::text(Role::User, text)],
                 later: Vec::new(),
                 output_tokens: None,
+                documents: Vec::new(),
                 tools: None,
                 drops_calls: false,
             }),

@@ -638,7 +638,8 @@ fn items_refused(prompt: &prompt::Prompt, protocol: &dyn Protocol) -> Option<Ref
             format!("`{name}` has no prompts of a stated length"),
             "write the query as `text` or `file`, or take it from a data set",
         ),
-        false if !prompt.documents.is_empty() => {
+        // Records of a data set may have them for other models.
+        false if !prompt.documents.is_empty() && prompt.set.is_none() => {
             (format!("`{name}` takes no documents"), "leave the prompt or the model out")
         }
         _ => return None,

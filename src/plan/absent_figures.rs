@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use llm_stream_core::{metric::Metric, threshold::Threshold};
+use llm_stream_core::{metric::Metric, precision::PrecisionGoal, threshold::Threshold};
 
 use super::Target;
 use crate::config::{self, Config, ConfigError, Spanned};
@@ -67,4 +67,18 @@ fn metric_of(text: &str) -> Option<&'static Metric> {
     let parsed = |text: &str| Threshold::parse(text).ok().map(|limit| limit.metric);
     let words = || text.trim_start().strip_prefix('@')?.split_once(char::is_whitespace);
     parsed(text).or_else(|| parsed(words()?.1))
+}
+
+/// Returns `goals` with those on figures that the answers of `target` lack replaced by one on the time
+/// of the whole answer.
+pub(super) fn goals_for(target: &Target, mut goals: Vec<PrecisionGoal>) -> Vec<PrecisionGoal> {
+    if target.protocol.is_streamed() {
+        return goals;
+    }
+    let lacking = goals.iter().find(|goal| goal.metric.needs_stream()).copied();
+    goals.retain(|goal| !goal.metric.needs_stream());
+    let has_e2e = goals.iter().any(|goal| goal.metric == Metric::E2E);
+    let goal = lacking.filter(|_| !has_e2e).map(|goal| PrecisionGoal { metric: Metric::E2E, ..goal });
+    goals.extend(goal);
+    goals
 }

@@ -169,6 +169,7 @@ fn format_part(part: &MessagePart<'_>) -> String {
         MessagePart::Error(message) => format!("Error {message:?}"),
         MessagePart::Role | MessagePart::End => format!("{part:?}"),
         MessagePart::Choice(index) => format!("Choice {index}"),
+        MessagePart::Items(items) => format!("Items {items}"),
         MessagePart::UnreadUsage(usage) => format!("UnreadUsage {usage}"),
         MessagePart::Unread(field, text) => format!("Unread {field} {text:?}"),
         MessagePart::Unknown(excerpt) => format!("Unknown {excerpt:?}"),

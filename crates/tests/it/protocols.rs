@@ -234,6 +234,7 @@ fn owned(message: Message<'_>) -> Message<'static> {
         MessagePart::Error(error) => MessagePart::Error(error),
         MessagePart::End => MessagePart::End,
         MessagePart::Choice(index) => MessagePart::Choice(index),
+        MessagePart::Items(items) => MessagePart::Items(items),
         MessagePart::UnreadUsage(usage) => MessagePart::UnreadUsage(usage),
         MessagePart::Unread(field, said) => MessagePart::Unread(text(field), text(said)),
         MessagePart::Unknown(excerpt) => MessagePart::Unknown(excerpt),
@@ -874,7 +875,10 @@ fn rows() -> BTreeMap<&'static str, String> {
                     MessagePart::Timings(_) => shows[5] = true,
                     MessagePart::Error(_) => shows[6] |= fixture.recording.status == 200,
                     MessagePart::End => shows[7] = true,
-                    MessagePart::Role | MessagePart::Finish(_) | MessagePart::Choice(_) => {}
+                    MessagePart::Role
+                    | MessagePart::Finish(_)
+                    | MessagePart::Choice(_)
+                    | MessagePart::Items(_) => {}
                     MessagePart::Unread(..)
                     | MessagePart::Unknown(_)
                     | MessagePart::UnreadUsage(_) => {
