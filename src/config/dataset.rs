@@ -144,9 +144,7 @@ type RawFields<'j> = HashMap<Cow<'j, str>, &'j RawValue>;
 /// Whether `json` is an object with a question.
 fn is_record(json: &str) -> bool {
     let fields: Option<RawFields<'_>> = serde_json::from_str(json).ok();
-    fields.is_some_and(|fields| {
-        FORMS.iter().chain(&[QUERY]).any(|form| fields.contains_key(*form))
-    })
+    fields.is_some_and(|fields| FORMS.iter().chain(&[QUERY]).any(|form| fields.contains_key(*form)))
 }
 
 /// Whether `json` is a message of a conversation rather than a record.

@@ -78,7 +78,8 @@ pub(super) fn goals_for(target: &Target, mut goals: Vec<PrecisionGoal>) -> Vec<P
     let lacking = goals.iter().find(|goal| goal.metric.needs_stream()).copied();
     goals.retain(|goal| !goal.metric.needs_stream());
     let has_e2e = goals.iter().any(|goal| goal.metric == Metric::E2E);
-    let goal = lacking.filter(|_| !has_e2e).map(|goal| PrecisionGoal { metric: Metric::E2E, ..goal });
+    let goal =
+        lacking.filter(|_| !has_e2e).map(|goal| PrecisionGoal { metric: Metric::E2E, ..goal });
     goals.extend(goal);
     goals
 }

@@ -1391,7 +1391,9 @@ impl StreamReader<'_> {
     /// Keeps the first document that contained nothing known, for the message about an answer
     /// without tokens.
     fn note_silent(&mut self, frame: &Frame<'_>, message: &Message<'_>) {
-        let is_known = !message.parts.is_empty() || !self.token_events.is_empty();
+        // A document is its answer's end, whatever it has.
+        let is_content = |part: &MessagePart<'_>| !self.is_document || *part != MessagePart::End;
+        let is_known = message.parts.iter().any(is_content) || !self.token_events.is_empty();
         let Frame::Event { data: data @ [b'{', ..], .. } = frame else { return };
         if !is_known && data.len() > 2 && self.silent.is_none() {
             self.silent = Some(one_line(&String::from_utf8_lossy(data), 120));
@@ -1480,18 +1482,13 @@ impl StreamReader<'_> {
         let evidence = NoteEvidence::by(&self);
         let events = self.token_events.len() as u64;
         let usage = self.usage;
-        let (response_tokens, token_count) = match self.items {
-            Some(_) => (0, TokenCount::Usage),
-            None => count((usage.completion_tokens, self.is_document), events, fallback, texts)
-                .map_err(|error| with_usage(error, self.unread_usage.as_deref()))?,
-        };
+        let (response_tokens, token_count) = self.count_tokens(fallback, texts)?;
         let sum = usage.prompt_tokens.map(|prompt| prompt.saturating_add(response_tokens));
         // A total below its parts, such as FastDeploy's 0, is ignored.
         let least = sum.unwrap_or(response_tokens);
         let below_sum = usage.total_tokens.is_some_and(|total| total < least);
-        let is_streamed = !self.is_document;
         let mut sample = Sample {
-            is_streamed,
+            is_streamed: !self.is_document,
             request_id: self.id,
             finish_reason,
             items: self.items,
@@ -1508,8 +1505,8 @@ impl StreamReader<'_> {
             stamped_by: recording.stamped_by,
             first_byte: recording.headers_at,
             first_event: self.first_event.unwrap_or_default(),
-            first_reasoning: self.first_reasoning.filter(|_| is_streamed),
-            first_answer: self.first_answer.filter(|_| is_streamed),
+            first_reasoning: self.first_reasoning.filter(|_| !self.is_document),
+            first_answer: self.first_answer.filter(|_| !self.is_document),
             token_events: self.token_events,
             event_log: self.event_log,
             first_event_tokens: self.counts.of_first(events, response_tokens),
@@ -1532,6 +1529,21 @@ impl StreamReader<'_> {
         sample.notes = evidence.notes(&sample, body_end);
         sample.notes.extend(below_sum.then_some(Note::TotalBelowSum));
         Ok(sample)
+    }
+
+    /// Returns the number of generated tokens and its source.
+    fn count_tokens(
+        &self,
+        fallback: TokenCount,
+        texts: &dyn Fn() -> [String; 3],
+    ) -> Result<(u64, TokenCount), RequestError> {
+        if self.items.is_some() {
+            return Ok((0, TokenCount::Usage));
+        }
+        let by_server = self.usage.completion_tokens;
+        let events = self.token_events.len() as u64;
+        count((by_server, self.is_document), events, fallback, texts)
+            .map_err(|error| with_usage(error, self.unread_usage.as_deref()))
     }
 
     /// Returns the finish reason of an answer that was generated to its end.
@@ -1596,7 +1608,8 @@ impl StreamReader<'_> {
             None => (ErrorKind::NoFinishReason, "the answer has no finish reason".to_owned()),
             Some(reason) if FinishClass::of(reason) == FinishClass::Failed => {
                 let reason = one_line(reason, 60);
-                let message = format!("the server ended the answer with the finish reason `{reason}`");
+                let message =
+                    format!("the server ended the answer with the finish reason `{reason}`");
                 (ErrorKind::InBand, message)
             }
             Some(reason) => return Ok(reason),

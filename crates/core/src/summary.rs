@@ -1065,10 +1065,10 @@ impl Group {
 /// Returns the figure by which groups that can be compared are ranked: `generation_speed` or, if none
 /// of their answers were streamed, `items_per_second` of items and `e2e` of others.
 pub fn ranking_metric(groups: &[&Group]) -> &'static Metric {
-    let mut with_answers = groups.iter().filter(|group| group.tally.valid > 0).peekable();
+    let with_answers = || groups.iter().filter(|group| group.tally.valid > 0);
     let is_unstreamed =
-        with_answers.peek().is_some() && with_answers.all(|group| group.is_unstreamed());
-    let has_items = || groups.iter().any(|group| group.count(Metric::ITEMS_PER_SECOND) > 0);
+        with_answers().count() > 0 && with_answers().all(|group| group.is_unstreamed());
+    let has_items = || with_answers().all(|group| group.count(Metric::ITEMS_PER_SECOND) > 0);
     match is_unstreamed {
         false => Metric::GENERATION_SPEED,
         true if has_items() => Metric::ITEMS_PER_SECOND,

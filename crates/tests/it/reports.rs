@@ -198,7 +198,7 @@ workloads: { at-once: { concurrency: 3, requests: 3, runs: 2 } }
                 ended: Duration::from_millis(at + 64),
                 tokens: Some(4),
                 has_items: false,
-refused: None,
+                refused: None,
                 is_good: None,
             }
         });

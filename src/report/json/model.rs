@@ -311,8 +311,8 @@ report! {
         /// Valid requests, or runs, without the figure. The statistics are those of the others; if
         /// these are fewer than the config's `min_share`, thresholds fail.
         lacking: usize,
-        /// Those without the figure, by reason: a note, `one_event`, `not_available`, or
-        /// `one_token_asked`, which does not count as missing.
+        /// Those without the figure, by reason: a note, `not_streamed`, `one_event`, `not_available`,
+        /// or `one_token_asked`, which does not count as missing.
         #[schema(with = "BTreeMap<String, NonZeroUsize>")]
         lacking_because: ByName<usize>,
         mean: Option<f64>,

@@ -257,10 +257,7 @@ fn failure_or<'a>(
 }
 
 /// Returns the number of `indices`, if each whole number up to it occurs once.
-fn all_indices(
-    indices: impl Iterator<Item = Option<u64>>,
-    what: &str,
-) -> Result<u64, DecodeError> {
+fn all_indices(indices: impl Iterator<Item = Option<u64>>, what: &str) -> Result<u64, DecodeError> {
     let indices: Vec<_> = indices.collect();
     let mut seen = vec![false; indices.len()];
     for index in &indices {
@@ -273,7 +270,9 @@ fn all_indices(
                     Some(_) => format!("the index {index} occurs twice"),
                     None => format!("an index is {index}, with {} results", indices.len()),
                 };
-                return Err(DecodeError(format!("the answer does not have each {what} once: {why}")));
+                return Err(DecodeError(format!(
+                    "the answer does not have each {what} once: {why}"
+                )));
             }
         }
     }
@@ -389,7 +388,8 @@ mod tests {
 
     #[test]
     fn each_index_occurs_once() {
-        let of = |indices: &[u64]| all_indices(indices.iter().map(|index| Some(*index)), "document");
+        let of =
+            |indices: &[u64]| all_indices(indices.iter().map(|index| Some(*index)), "document");
         assert_eq!(of(&[2, 0, 1]), Ok(3));
         assert_eq!(of(&[]), Ok(0));
         let twice = of(&[1, 1, 0]).unwrap_err().0;

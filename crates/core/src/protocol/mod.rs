@@ -26,10 +26,16 @@ use http::{HeaderName, HeaderValue, header};
 use serde_json::{Map, Value};
 
 pub use self::{
-    anthropic_messages::AnthropicMessages, fast_path::EventTemplate, items::{OpenAiEmbeddings, Rerank},
-    llamacpp_completion::LlamaCppCompletion, ollama_chat::OllamaChat, openai_chat::OpenAiChat,
-    openai_completions::OpenAiCompletions, openai_responses::OpenAiResponses,
-    tgi_generate_stream::TgiGenerateStream, wire::NEVER_LEFT_OUT,
+    anthropic_messages::AnthropicMessages,
+    fast_path::EventTemplate,
+    items::{OpenAiEmbeddings, Rerank},
+    llamacpp_completion::LlamaCppCompletion,
+    ollama_chat::OllamaChat,
+    openai_chat::OpenAiChat,
+    openai_completions::OpenAiCompletions,
+    openai_responses::OpenAiResponses,
+    tgi_generate_stream::TgiGenerateStream,
+    wire::NEVER_LEFT_OUT,
 };
 use crate::{
     exact,

@@ -242,8 +242,12 @@ fn message<'a>(event: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message
         }
         // llama.cpp's errors have no type.
         "response.failed" | "response.cancelled" => return failed(event, response, kind),
-        _ if kind.ends_with("error") && wire::may_be_error(kind) => return failed(event, response, kind),
-        _ if response.get("status").str() == Some("failed") => return failed(event, response, "failed"),
+        _ if kind.ends_with("error") && wire::may_be_error(kind) => {
+            return failed(event, response, kind);
+        }
+        _ if response.get("status").str() == Some("failed") => {
+            return failed(event, response, "failed");
+        }
         "response.created" => vec![MessagePart::Role],
         "response.output_item.added" => delta::call(event.get("item"))
             .map(|call| MessagePart::Token(TokenKind::ToolCall, call))

@@ -5,8 +5,7 @@ use serde_json::{Map, Value};
 
 use super::{
     ChatRequest, DecodeError, Envelope, Message, MessagePart, Protocol, RequestIntent, TextFields,
-    json::JsonTree,
-    wire,
+    json::JsonTree, wire,
 };
 use crate::{
     framing::{Frame, Framing},
@@ -157,7 +156,9 @@ pub(super) fn decode<'a>(
             }
             Ok(message)
         }
-        Ok(_) => Err(DecodeError(format!("the answer is not a JSON object: {}", wire::excerpt(data)))),
+        Ok(_) => {
+            Err(DecodeError(format!("the answer is not a JSON object: {}", wire::excerpt(data))))
+        }
         Err(_) if is_stream(data) => Err(DecodeError(format!(
             "the server streamed its answer, although the request has `stream: false`: {}",
             wire::excerpt(data)
