@@ -12,7 +12,7 @@ use llm_stream_core::protocol::OpenAiChat;
 use llm_stream_sim::{Script, Simulator};
 
 use crate::{
-    bench::{Bench, Ran, Served, TWO_MODELS, cargo, executable, ran, records},
+    bench::{Bench, Ran, Served, TWO_MODELS, executable, ran, records},
     servers::repeats,
     wait::{self, Process},
 };
