@@ -541,8 +541,9 @@ impl Reactor {
         let received = pace::now();
         self.end_steps(received);
         let body = connection.inbox.split_to(head.body).freeze();
-        match Route::of(&head, self.protocol.path()) {
-            Route::Completion => self.complete((slot, connection), received, &body),
+        let protocol = routing::protocol_at(&head, self.protocol);
+        match Route::of(&head, protocol.path()) {
+            Route::Completion => self.complete((slot, connection), received, (&body, protocol)),
             Route::Models => self.answer_json(connection, 200, routing::MODELS),
             Route::Health => self.answer_json(connection, 200, routing::HEALTH),
             Route::Metrics => match &self.batch {
@@ -563,9 +564,9 @@ impl Reactor {
         &mut self,
         (slot, connection): (usize, &mut ClientConnection),
         received: Instant,
-        body: &[u8],
+        (body, protocol): (&[u8], &dyn Protocol),
     ) {
-        let intent = match routing::request_intent(body, self.protocol) {
+        let intent = match routing::request_intent(body, protocol) {
             Ok(intent) => intent,
             Err(message) => return self.answer_error(connection, 400, message),
         };
