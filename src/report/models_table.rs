@@ -32,8 +32,7 @@ const OF_WORKLOADS: [&Metric; 5] = [
 /// The same without streams: of generated text, and of items; one by one, and in a workload.
 const OF_WHOLE_TEXTS: [&Metric; 3] =
     [Metric::E2E, Metric::TOTAL_TOKENS_PER_SECOND, Metric::RESPONSE_TOKENS];
-const OF_ITEMS: [&Metric; 3] =
-    [Metric::E2E, Metric::ITEMS_PER_SECOND, Metric::TOTAL_TOKENS_PER_SECOND];
+const OF_ITEMS: [&Metric; 3] = [Metric::E2E, Metric::ITEMS_PER_SECOND, Metric::PROMPT_TOKENS];
 const OF_WHOLE_TEXTS_UNDER_LOAD: [&Metric; 3] =
     [Metric::OUTPUT_THROUGHPUT, Metric::REQUEST_THROUGHPUT, Metric::E2E];
 const OF_ITEMS_UNDER_LOAD: [&Metric; 3] =

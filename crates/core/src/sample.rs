@@ -28,7 +28,7 @@ use crate::{
     },
     recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
     synthetic::Length,
-    text::visible,
+    text::{counted, visible},
     tokenizer::Tokenizer,
 };
 
@@ -496,7 +496,10 @@ impl Sample {
     pub fn with_items_of(self, asked: Option<u64>) -> Result<Self, RequestError> {
         match (self.items, asked) {
             (Some(items), Some(asked)) if items != asked => {
-                let message = format!("the answer has {items} results for {asked} inputs");
+                let count =
+                    |count: u64, of| counted(usize::try_from(count).unwrap_or(usize::MAX), of);
+                let (results, inputs) = (count(items, "result"), count(asked, "input"));
+                let message = format!("the answer has {results} for {inputs}");
                 Err(RequestError::new(ErrorKind::Malformed, message))
             }
             _ => Ok(self),

@@ -353,7 +353,7 @@ impl Streaming {
         if !self.is_granted() {
             return NextWrite::Granted;
         }
-        let is_intact = self.stream.is_intact();
+        let (is_intact, is_cut) = (self.stream.is_intact(), self.stream.is_cut());
         let Some(step) = self.stream.next() else {
             if self.stream.is_document() && !self.is_begun {
                 outbox.push_head(wire::stream_head("application/json", self.keep_alive));
@@ -365,7 +365,7 @@ impl Streaming {
         if self.stream.is_document() {
             let trailer = self.stream.next().into_iter().flat_map(|trailer| trailer.messages);
             let messages = step.messages.into_iter().chain(trailer).collect();
-            self.prepare_document(messages, (due, is_intact), protocol, outbox);
+            self.prepare_document(messages, (due, is_intact, is_cut), protocol, outbox);
             self.is_prepared = true;
             return NextWrite::At(due);
         }
@@ -391,16 +391,13 @@ impl Streaming {
     fn prepare_document(
         &mut self,
         messages: Vec<Vec<MessagePart<'static>>>,
-        (due, is_intact): (Instant, bool),
+        (due, is_intact, is_cut): (Instant, bool, bool),
         protocol: &dyn Protocol,
         outbox: &mut Outbox,
     ) {
         let ended = with_ending(messages, protocol).into_iter().flatten();
         let items = self.items.map(MessagePart::Items);
         let parts: Vec<_> = items.into_iter().chain(ended).collect();
-        let is_cut = !parts.iter().any(|part| {
-            matches!(part, MessagePart::Finish(_) | MessagePart::Error(_) | MessagePart::End)
-        });
         let (document, _) = self.frame(parts, protocol);
         if is_intact {
             self.is_whole = true;

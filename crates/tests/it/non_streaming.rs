@@ -481,7 +481,7 @@ fn embeddings_are_as_many_as_asked_and_finite() {
         (vectors(&json!(["AACAPwAAAMA=", "AACAPw=="])), "2 items, Some(8) []"),
         (swapped.into(), "2 items, None []"),
         (swapped.replace("\"index\": 1, ", "").replace("\"index\": 0, ", ""), "2 items, None []"),
-        (vectors(&json!([[1]])), "malformed: the answer has 1 results for 2 inputs"),
+        (vectors(&json!([[1]])), "malformed: the answer has 1 result for 2 inputs"),
         (vectors(&json!([[1], [1], [1]])), "malformed: the answer has 3 results for 2 inputs"),
         (vectors(&json!([])), "malformed: the answer has 0 results for 2 inputs"),
         (vectors(&json!([[1], []])), "malformed: embedding 1 is empty"),
@@ -543,7 +543,7 @@ fn reranking_scores_each_document_once() {
         (
             r#"{"results": [{"index": 0, "relevance_score": 1}]}"#.into(),
             "",
-            "the answer has 1 results for 2 inputs",
+            "the answer has 1 result for 2 inputs",
         ),
         (r#"{"error": {"message": "Not a reranker."}}"#.into(), "", "Not a reranker."),
     ] {

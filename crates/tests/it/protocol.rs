@@ -641,7 +641,7 @@ fn fields_that_would_break_the_measurement_are_refused() {
         OpenAiChat.forbidden_field(key, value).expect("refused") + "\n"
     };
     insta::assert_snapshot!(refused.iter().map(why).collect::<String>(), @r#"
-    `stream: false` would turn off the stream that is measured
+    `stream: false` would turn off the stream that is measured: write it as a field of the model instead
     `stream_options: {"include_usage":false}` would turn off the token counts that the speeds are computed from; for a server that refuses the field, `stream_options: null` leaves it out, and `token_count` says who counts then
     `stream_options: false` is not a mapping; for a server that refuses the field, `stream_options: null` leaves it out
     `n: 2` would mix several answers in the stream that is measured

@@ -91,7 +91,7 @@ impl Protocol for AnthropicMessages {
             "max_tokens" => "`max_tokens` is set by the model's field `max_tokens`".into(),
             "temperature" => "`temperature` is set by the model's field `temperature`".into(),
             "stream" if *value != true => {
-                format!("`stream: {value}` would turn off the stream that is measured")
+                format!("`stream: {value}` {}", wire::STREAM_FIELD)
             }
             _ => return None,
         })

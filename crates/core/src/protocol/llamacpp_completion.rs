@@ -75,7 +75,7 @@ impl Protocol for LlamaCppCompletion {
                 format!("`{key}` is set by the model's field `max_tokens`")
             }
             "stream" if *value != true => {
-                format!("`stream: {value}` would turn off the stream that is measured")
+                format!("`stream: {value}` {}", wire::STREAM_FIELD)
             }
             "n_cmpl" | "n" if *value != 1 => {
                 format!("`{key}: {value}` would mix several answers in the stream that is measured")

@@ -82,9 +82,7 @@ impl Protocol for OllamaChat {
             _ if value.is_null() && wire::may_be_left_out(key) => None,
             "messages" => Some("`messages` is made from the prompts: use `prompts`".into()),
             "model" => Some("`model` is set by the model's field `model_name`".into()),
-            "stream" if *value != true => {
-                Some(format!("`stream: {value}` would turn off the stream that is measured"))
-            }
+            "stream" if *value != true => Some(format!("`stream: {value}` {}", wire::STREAM_FIELD)),
             "options" if !value.is_object() => Some(format!("`options: {value}` is not a mapping")),
             "options" => {
                 set_by("temperature", "temperature").or_else(|| set_by("num_predict", "max_tokens"))

@@ -95,7 +95,7 @@ impl Protocol for OpenAiResponses {
             "max_output_tokens" => {
                 return Some("`max_output_tokens` is set by the model's field `max_tokens`".into());
             }
-            "stream" if *value != true => "would turn off the stream that is measured",
+            "stream" if *value != true => wire::STREAM_FIELD,
             "background" if *value == true => "would have the answer generated out of sight",
             _ => return None,
         };

@@ -389,6 +389,10 @@ pub(super) fn add_own(body: &mut Value, ask: &ChatRequest<'_>, merged: Option<&s
     body.retain(|_, value| !value.is_null());
 }
 
+/// Why `extra_body` must not turn off the stream.
+pub(super) const STREAM_FIELD: &str =
+    "would turn off the stream that is measured: write it as a field of the model instead";
+
 /// Fields of all protocols that `null` must not remove: the model, the prompt, the cache buster and
 /// the stream.
 pub const NEVER_LEFT_OUT: &[&str] =
