@@ -9,7 +9,10 @@ use crate::config::{self, Config, ConfigError, Spanned};
 
 /// Finds limits that none of the answers of a target can meet, because it lacks the figure.
 pub(super) fn limits(config: &Config, targets: &[Arc<Target>]) -> Vec<ConfigError> {
-    let shared = [&config.thresholds, &config.goodput].into_iter();
+    // `goodput` of the top level is for the loads without their own.
+    let has_default = config.workloads.iter().any(|load| load.goodput.is_none());
+    let goodput = has_default.then_some(&config.goodput);
+    let shared = [Some(&config.thresholds), goodput].into_iter().flatten();
     let of_load = |load: &config::WorkloadConfig| {
         let searched = load.find.iter().flat_map(|find| &find.subject_to);
         let goodput = load.goodput.iter().flatten();
