@@ -277,6 +277,8 @@ struct Streams {
 impl Streams {
     fn new(load: Load) -> Self {
         let request = ChatRequest {
+            documents: &[],
+            batch: 1,
             model: "calibration",
             messages: &[ChatMessage::text(Role::User, "How late are you?")],
             temperature: Some(0.0),

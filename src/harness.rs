@@ -307,6 +307,10 @@ fn overridden_limits(plan: &Plan) -> Vec<String> {
     let limited = limited.map(|prompt| &**prompt).next();
     let warm_up = prompt::warm_up();
     let note = |target: Arc<Target>| {
+        // Answers of items have no limit.
+        if target.protocol.has_items() {
+            return None;
+        }
         let most = |prompt| target.protocol.most_tokens(&load::trial_body(&target, prompt));
         match (most(&warm_up), limited) {
             (None, _) => Some(format!(

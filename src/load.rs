@@ -143,6 +143,7 @@ impl Answer {
             Ok(recording) => {
                 let outcome = read_hiding(&recording, target, secrets);
                 let outcome = outcome.map(|sample| sample.checked_against(asked));
+                let outcome = outcome.and_then(|sample| sample.with_items_of(asked.items));
                 Self { recording: Some(recording), outcome }
             }
         }
@@ -190,7 +191,9 @@ fn request(
         (None, PrefixCache::Fresh) => Cow::Owned(prompt.with_prefix(&nonce())),
     };
     let (body, asked) = body_of(target, &prompt, &prompt.messages, max_tokens);
-    (body, RequestedTokens { prompt: made.map(|(_, length)| length), ..asked })
+    // A batch has its text several times.
+    let length = made.filter(|_| target.batch == 1).map(|(_, length)| length);
+    (body, RequestedTokens { prompt: length, ..asked })
 }
 
 /// Returns the body of a request with `messages`, and the number of tokens that it asks for.
@@ -216,6 +219,8 @@ fn body(target: &Target, prompt: &Prompt, messages: &[ChatMessage], max_tokens: 
         max_tokens,
         min_tokens: prompt.output.min_tokens,
         ignore_eos: target.ignore_eos.unwrap_or(prompt.output.ignore_eos),
+        documents: &prompt.documents,
+        batch: target.batch,
         tools: &prompt.tools.over(&target.tools),
         extra_body: &target.extra_body,
     };
@@ -227,7 +232,8 @@ fn requested_tokens(body: &Value, protocol: &dyn Protocol) -> RequestedTokens {
     let most = protocol.most_tokens(body);
     let ignores_eos = body["ignore_eos"] == Value::Bool(true);
     let least = if ignores_eos { most } else { exact::whole(&body["min_tokens"]) };
-    RequestedTokens { most, least, ..RequestedTokens::default() }
+    let items = protocol.items_asked(body);
+    RequestedTokens { most, least, items, ..RequestedTokens::default() }
 }
 
 /// Returns the limit of the answer to the `nth` request with `prompt`, in tokens.

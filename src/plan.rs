@@ -1,5 +1,6 @@
 //! Config × overrides → [`Plan`]: every combination as a [`Case`], with nothing left to decide.
 
+mod absent_figures;
 pub mod access;
 mod counterparts;
 mod group;
@@ -130,6 +131,8 @@ pub struct Target {
     pub replicas: Vec<String>,
     /// The protocol of the endpoint.
     pub protocol: &'static dyn Protocol,
+    /// The number of texts in one request for embeddings.
+    pub batch: u64,
     /// Sampling temperature; `None` leaves it to the server.
     pub temperature: Option<f64>,
     /// Limit of the answer, in tokens.
@@ -243,14 +246,28 @@ impl Target {
             replicas: &[],
             headers: &access.headers,
             api_key: access.key.as_ref(),
-            timeouts: self.timeouts,
+            timeouts: self.request_timeouts(),
             transport: self.transport,
             connection: self.connection,
             protocol: self.protocol,
-            answer: AnswerForm::Stream {
-                needs_usage: matches!(self.token_count, TokenCount::Usage),
+            answer: match self.protocol.is_streamed() {
+                true => {
+                    let needs_usage = matches!(self.token_count, TokenCount::Usage);
+                    AnswerForm::Stream { needs_usage }
+                }
+                false => AnswerForm::Document,
             },
             route: &access.route,
+        }
+    }
+
+    /// Returns the timeouts of requests. The tokens of an answer that is not streamed do not arrive one
+    /// by one, so only the limit of the whole answer applies.
+    pub fn request_timeouts(&self) -> Timeouts {
+        let Timeouts { connect, total, .. } = self.timeouts;
+        match self.protocol.is_streamed() {
+            true => self.timeouts,
+            false => Timeouts { connect, first_token: total, inter_token: total, total },
         }
     }
 
@@ -517,6 +534,10 @@ impl Plan {
         let targets = chosen(targets, &overrides.models, config.file())?;
         let prompts: Vec<_> = prompts(config).into_iter().map(Arc::new).collect();
         let workloads = workloads(config, overrides, &prompts)?;
+        let unmet = absent_figures::limits(config, &targets);
+        if !unmet.is_empty() {
+            return Err(ConfigErrors(unmet).into());
+        }
         let count = run_count(config, overrides);
         let runs = count.first();
         let mut cases = cases(&targets, &prompts, runs, &workloads);
@@ -826,8 +847,18 @@ fn request_limits(
 }
 
 fn prompts(config: &Config) -> Vec<Prompt> {
+    let takes_documents = |model: &config::Model| {
+        let protocol = model.settings.over(&config.defaults).protocol;
+        protocol.is_some_and(Protocol::takes_documents)
+    };
+    let takes_documents = config.models.iter().any(takes_documents);
+    // Records of a data set may have documents for other purposes.
+    let with_documents = |prompt: Prompt| match takes_documents {
+        true => prompt,
+        false => Prompt { documents: Vec::new(), ..prompt },
+    };
     let written = |prompts: &Vec<config::PromptConfig>| {
-        prompts.iter().map(|prompt| prompt.prompt.clone().shown()).collect()
+        prompts.iter().map(|prompt| prompt.prompt.clone().shown()).map(with_documents).collect()
     };
     config.prompts.as_ref().map_or_else(prompt::built_in, written)
 }
@@ -923,13 +954,23 @@ fn thresholds(
     parsed.filter_map(|threshold| threshold.map_err(|error| errors.push(error)).ok()).collect()
 }
 
+/// Returns the protocol of a model, in the form of answers that it asks for.
+fn protocol(settings: &Settings) -> &'static dyn Protocol {
+    let protocol = settings.protocol.unwrap_or(&OpenAiChat);
+    match settings.stream {
+        // A protocol without such answers was refused with the config.
+        Some(false) => protocol.unstreamed().unwrap_or(protocol),
+        _ => protocol,
+    }
+}
+
 fn target(
     index: usize,
     model: &config::Model,
     settings: Settings,
     thresholds: Vec<Threshold>,
 ) -> Target {
-    let protocol = settings.protocol.unwrap_or(&OpenAiChat);
+    let protocol = protocol(&settings);
     let display = &model.display_name().value;
     let (endpoint, name) = match &model.endpoint {
         config::EndpointConfig::Server { base_url, port, .. } => {
@@ -956,6 +997,7 @@ fn target(
         stamps: settings.stamps.unwrap_or_default(),
         endpoint,
         replicas: replicas(model, protocol),
+        batch: settings.batch.unwrap_or(1),
         temperature: settings.temperature.unwrap_or(Some(0.7)),
         max_tokens: settings.max_tokens.unwrap_or(config::DEFAULT_MAX_TOKENS),
         ignore_eos: settings.ignore_eos,

@@ -52,6 +52,8 @@ pub(super) struct Record {
     pub(super) later: Vec<ChatMessage>,
     /// Limit of the answer, in tokens.
     pub(super) output_tokens: Option<u64>,
+    /// The documents that are scored for the question.
+    pub(super) documents: Vec<String>,
     /// The tools of the record, if it has any.
     pub(super) tools: Option<Arc<[Tool]>>,
     /// Whether answers in it have tool calls, which are not sent.
@@ -82,6 +84,9 @@ struct Fields {
 
 /// The forms of a question. If a record has several, the first one in this order is sent.
 const FORMS: [&str; 4] = ["messages", "conversations", "turns", "prompt"];
+
+/// The form of a question in sets for reranking, if a record has no other.
+const QUERY: &str = "query";
 
 const RECORD_HELP: &str = "a record is an object with `prompt`, `messages`, `turns` or \
                            `conversations`,\nfor example `{\"prompt\": \"Say hello.\"}`";
@@ -139,7 +144,7 @@ type RawFields<'j> = HashMap<Cow<'j, str>, &'j RawValue>;
 /// Whether `json` is an object with a question.
 fn is_record(json: &str) -> bool {
     let fields: Option<RawFields<'_>> = serde_json::from_str(json).ok();
-    fields.is_some_and(|fields| FORMS.iter().any(|form| fields.contains_key(*form)))
+    fields.is_some_and(|fields| FORMS.iter().chain(&[QUERY]).any(|form| fields.contains_key(*form)))
 }
 
 /// Whether `json` is a message of a conversation rather than a record.
@@ -189,8 +194,17 @@ fn fields(piece: &str) -> Result<Option<Fields>, serde_json::Error> {
         return Ok(None);
     }
     // Other fields of a record are often large and never sent: answers, scores and sources.
-    const READ: &[&str] =
-        &["messages", "conversations", "turns", "prompt", "output_tokens", "max_tokens", "tools"];
+    const READ: &[&str] = &[
+        "messages",
+        "conversations",
+        "turns",
+        "prompt",
+        QUERY,
+        "documents",
+        "output_tokens",
+        "max_tokens",
+        "tools",
+    ];
     let raw: RawFields<'_> = serde_json::from_str(piece)?;
     let mut values = Map::new();
     for key in READ {
@@ -252,13 +266,15 @@ fn record(fields: &Fields, multi_turn: bool) -> Result<Asking, Refusal> {
     };
     let found = || FORMS.iter().filter_map(|key| Some((*key, filled(key)?)));
     let mut with_content = found().filter(|(_, value)| has_content(value));
-    let (form, value) =
-        with_content.next().or_else(|| found().next()).ok_or_else(|| no_question(fields))?;
+    let query = || filled(QUERY).filter(|value| value.is_string()).map(|value| (QUERY, value));
+    let form = with_content.next().or_else(|| found().next()).or_else(query);
+    let (form, value) = form.ok_or_else(|| no_question(fields))?;
     let ambiguity = with_content.next().map(|(other, _)| (form, other));
     let messages = match (form, value) {
         ("messages", _) | ("prompt", Value::Array(_)) => messages(form, value, multi_turn)?,
-        ("prompt", _) => {
-            vec![ChatMessage::text(Role::User, text("`prompt`", value, RECORD_HELP)?)]
+        ("prompt" | QUERY, _) => {
+            let name = format!("`{form}`");
+            vec![ChatMessage::text(Role::User, text(&name, value, RECORD_HELP)?)]
         }
         ("turns", _) => turns(value, multi_turn)?,
         _ => match conversations(value, multi_turn)? {
@@ -275,12 +291,14 @@ fn record(fields: &Fields, multi_turn: bool) -> Result<Asking, Refusal> {
     let (messages, later) = first_turn(form, messages, multi_turn);
     let output_tokens = output_tokens.transpose()?;
     let tools = filled("tools").map(tools).transpose()?;
+    let documents = filled("documents").map(documents).unwrap_or_default();
     let name = fields.name.clone();
     let sends_answers = messages.iter().any(|message| message.role == Role::Assistant);
     let has_calls = |message: &Value| !message["tool_calls"].as_array().is_none_or(Vec::is_empty);
     let drops_calls =
         sends_answers && value.as_array().is_some_and(|listed| listed.iter().any(has_calls));
-    Ok((Some(Record { name, messages, later, output_tokens, tools, drops_calls }), ambiguity))
+    let record = Record { name, messages, later, output_tokens, documents, tools, drops_calls };
+    Ok((Some(record), ambiguity))
 }
 
 fn no_question(fields: &Fields) -> Refusal {
@@ -292,6 +310,18 @@ fn no_question(fields: &Fields) -> Refusal {
         false => format!(": it has {}{more}", keys.join(", ")),
     };
     (format!("this record has no question{has}"), RECORD_HELP)
+}
+
+/// The documents of a record: texts, or objects with a `text`. Records for other purposes have other
+/// things there, which are not sent.
+fn documents(value: &Value) -> Vec<String> {
+    let text = |document: &Value| {
+        let text = document.as_str().or_else(|| document.get("text")?.as_str());
+        text.map(str::to_owned)
+    };
+    let listed = value.as_array().map(Vec::as_slice).unwrap_or_default();
+    let texts: Option<_> = listed.iter().map(text).collect();
+    texts.unwrap_or_default()
 }
 
 /// The tools of a record, in OpenAI's form.
@@ -320,7 +350,7 @@ fn first_turn(
     multi_turn: bool,
 ) -> (Vec<ChatMessage>, Vec<ChatMessage>) {
     // A recorded conversation is one turn with a past.
-    if ["messages", "prompt"].contains(&form) && !multi_turn {
+    if ["messages", "prompt", QUERY].contains(&form) && !multi_turn {
         return (messages, Vec::new());
     }
     let first = messages.iter().position(|message| message.role == Role::User);

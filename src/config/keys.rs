@@ -253,6 +253,10 @@ pub(super) static KEYS: &[Key] = keys! {
             => "The URL of an HTTP proxy, or `none`. `${NAME}` stands for an environment variable.";
         protocol: Words(protocols), "openai_chat", "openai_chat"
             => "The protocol of the endpoint.";
+        batch: Whole(1, 100_000), "1", "32"
+            => "The number of texts in each request for embeddings: the text of the prompt, numbered.";
+        stream: Flag, "true", "false"
+            => "Whether answers are streamed. Without a stream an answer has `e2e`, counts and throughput, but no times of tokens.";
         token_count: Any(&[Words(|| names(&TOKEN_COUNTS)), Map(TokenCount)]), "usage", "chunks"
             => "The source of token counts: the server's usage, one per event, or a tokenizer.";
         text_fields: List(&Any(&[Text, Pair(|| names(&TOKEN_KINDS))])), "none", "thoughts"
@@ -351,6 +355,8 @@ pub(super) static KEYS: &[Key] = keys! {
             => "The questions of a conversation, each sent after the answer to the previous one.";
         images: Some(&Text), "none", r#""picture.png""#
             => "Images after the text: files, or URLs that the server fetches.";
+        documents: Some(&Text), "none", r#""Paris is the capital of France.""#
+            => "The documents that `protocol: rerank` scores for the text of the prompt.";
         limit: Whole(1, MOST_RECORDS), "all", "20" => "The number of records to take.";
         seed: Whole(0, MAX), "the first records", "7" => "The seed with which `limit` chooses records.";
         multi_turn: Flag, "false", "true" => "Whether all questions of a record are sent, as turns.";
@@ -815,7 +821,7 @@ impl ValueShape {
 }
 
 fn protocols() -> Vec<&'static str> {
-    protocol::ALL.iter().map(|protocol| protocol.name()).collect()
+    protocol::names()
 }
 
 fn tool_choices() -> Vec<&'static str> {

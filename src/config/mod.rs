@@ -202,6 +202,10 @@ pub struct Settings {
     pub headers: Vec<(HeaderName, EnvTemplate)>,
     /// `protocol`. Default: `openai_chat`.
     pub protocol: Option<&'static dyn Protocol>,
+    /// `batch`: the number of texts in a request for embeddings. Default: 1.
+    pub batch: Option<u64>,
+    /// `stream`: whether answers are streamed. Default: true.
+    pub stream: Option<bool>,
     /// `transport`. Default: `auto`.
     pub transport: Option<TransportSetting>,
     /// `stamps`. Default: `auto`.
@@ -634,6 +638,8 @@ impl Settings {
             api_key_env: self.api_key_env.clone().or_else(|| defaults.api_key_env.clone()),
             headers: inherited.chain(&self.headers).cloned().collect(),
             protocol: self.protocol.or(defaults.protocol),
+            batch: self.batch.or(defaults.batch),
+            stream: self.stream.or(defaults.stream),
             transport: self.transport.or(defaults.transport),
             stamps: self.stamps.or(defaults.stamps),
             connection: self.connection.or(defaults.connection),

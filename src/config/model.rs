@@ -1,6 +1,6 @@
 //! The parts of a config, each read from its entry.
 
-use llm_stream_core::protocol::{self, OpenAiChat, Protocol};
+use llm_stream_core::protocol::{self, OpenAiChat, OpenAiEmbeddings, Protocol};
 use serde_json::Map;
 use serde_saphyr::Spanned;
 
@@ -66,6 +66,11 @@ fn model(
         let (what, help) = tools::not_supported("ignore_eos", protocol);
         reader.error_at_key(entry, what, help);
     }
+    check_stream(reader, [&fields, defaults.1], &settings, (defaults.0, protocol));
+    let protocol = match settings.stream.or(defaults.0.stream) {
+        Some(false) => protocol.unstreamed().unwrap_or(protocol),
+        _ => protocol,
+    };
     let effective = settings.tools.over(&defaults.0.tools);
     tools::check(reader, [&fields, defaults.1], &effective, protocol);
     for fields in [defaults.1, &fields] {
@@ -79,6 +84,44 @@ fn model(
         settings,
         key,
     })
+}
+
+/// Reports `stream` and `batch` where the protocol or the count of tokens needs a stream.
+fn check_stream(
+    reader: &mut Reader<'_>,
+    fields: [&Fields<'_>; 2],
+    settings: &Settings,
+    (defaults, protocol): (&Settings, &dyn Protocol),
+) {
+    let entry_of = |key: &str| fields.iter().find_map(|fields| fields.get(key));
+    let stream = settings.stream.or(defaults.stream);
+    if let (Some(true), false, Some(entry)) = (stream, protocol.is_streamed(), entry_of("stream")) {
+        let what = format!("the answers of `protocol: {}` are never streamed", protocol.name());
+        reader.error_at_key(entry, what, "remove `stream: true`");
+    }
+    if let Some(entry) = fields[0].get("batch")
+        && protocol.name() != OpenAiEmbeddings.name()
+    {
+        let what = format!("a request of `protocol: {}` has one text", protocol.name());
+        reader.error_at_key(entry, what, "`batch` is for `protocol: openai_embeddings`; remove it");
+    }
+    if !protocol.is_streamed() {
+        return;
+    }
+    let (Some(false), Some(entry)) = (stream, entry_of("stream")) else {
+        return;
+    };
+    if protocol.unstreamed().is_none() {
+        let what = format!("`protocol: {}` has no answers without a stream", protocol.name());
+        reader.error_at_key(entry, what, "remove `stream: false`");
+    }
+    let count = settings.token_count.as_ref().or(defaults.token_count.as_ref());
+    if let (Some(TokenCount::Chunks), Some(entry)) = (count, entry_of("token_count")) {
+        let what = "`token_count: chunks` counts the events of a stream, and the model has \
+                    `stream: false`";
+        let help = "`usage` takes the server's count, `{ tokenizer: FILE }` counts the text";
+        reader.error_at_key(entry, what, help);
+    }
 }
 
 /// The endpoint of a model: exactly one of `base_url` and `simulate`.
@@ -198,6 +241,8 @@ fn settings(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Settings {
             .get("headers")
             .map_or_else(Vec::new, |entry| validate::headers(reader, entry)),
         protocol: fields.get("protocol").and_then(|entry| protocol(reader, entry)),
+        batch: fields.get("batch").and_then(|entry| reader.whole(entry)),
+        stream: fields.get("stream").and_then(|entry| reader.flag(entry)),
         transport: fields.get("transport").and_then(|entry| reader.word(entry, &TRANSPORTS)),
         stamps: fields.get("stamps").and_then(|entry| reader.word(entry, &STAMPS)),
         connection: fields.get("connection").and_then(|entry| reader.word(entry, &CONNECTIONS)),
@@ -324,8 +369,7 @@ fn protocol(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<&'static dyn P
     let name = reader.text(entry)?.value;
     let protocol = protocol::by_name(&name);
     if protocol.is_none() {
-        let known: Vec<&str> = protocol::ALL.iter().map(|protocol| protocol.name()).collect();
-        let help = did_you_mean(&name, &known);
+        let help = did_you_mean(&name, &protocol::names());
         reader.error(entry, format!("unknown value `{name}` for `protocol`"), help);
     }
     protocol

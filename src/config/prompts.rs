@@ -65,6 +65,8 @@ fn entry_of(reader: &mut Reader<'_>, item: &Entry<'_>) -> Vec<PromptConfig> {
     let output = output(reader, &fields);
     let tools = tools::tools(reader, &fields);
     let images = fields.get("images").map(|entry| images(reader, entry)).unwrap_or_default();
+    let documents =
+        fields.get("documents").map(|entry| documents(reader, entry)).unwrap_or_default();
     let source = source(reader, item, &fields);
     let (Some(name), Some((kind, source))) = (name, source) else { return Vec::new() };
     check_source(reader, &fields, kind);
@@ -100,7 +102,8 @@ fn entry_of(reader: &mut Reader<'_>, item: &Entry<'_>) -> Vec<PromptConfig> {
     let completed = |PromptConfig { name, prompt }| {
         let tools = prompt.tools.over(&tools);
         let model = model.as_ref().map(|model| model.value.as_str());
-        PromptConfig { name, prompt: prompt.with_tools(&tools).with_model(model) }
+        let prompt = prompt.with_tools(&tools).with_model(model).with_documents(&documents);
+        PromptConfig { name, prompt }
     };
     prompts.into_iter().map(completed).collect()
 }
@@ -266,6 +269,15 @@ fn turns(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<Spanned<String>> {
     reader.texts(entry)
 }
 
+/// The documents of a prompt. Never none.
+fn documents(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<String> {
+    if matches!(&entry.value.value, Yaml::List(items) if items.is_empty()) {
+        let help = format!("for example `documents: [{}]`", entry.example());
+        reader.error(entry, "`documents` is empty", help);
+    }
+    reader.texts(entry).into_iter().map(|text| text.value).collect()
+}
+
 /// Images: files, or URLs that the server fetches.
 fn images(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Vec<ContentPart> {
     if matches!(&entry.value.value, Yaml::List(items) if items.is_empty()) {
@@ -413,7 +425,9 @@ fn data_set(
         }
         let mut prompt = prompt::Prompt::new(name.as_str(), None, "");
         (prompt.set, prompt.messages, prompt.output) = (Some(set.value.clone()), messages, output);
+        prompt.documents = record.documents;
         let tools = Tools { listed: record.tools, choice: None };
+
         let prompt = prompt.followed_by(record.later).with_tools(&tools);
         PromptConfig { name: Spanned::new(name, set.referenced, set.defined), prompt }
     };
@@ -567,6 +581,7 @@ fn texts(reader: &mut Reader<'_>, entry: &Entry<'_>, folder: &Path) -> Option<Ve
                 messages: vec![ChatMessage::text(Role::User, text)],
                 later: Vec::new(),
                 output_tokens: None,
+                documents: Vec::new(),
                 tools: None,
                 drops_calls: false,
             }),

@@ -568,6 +568,7 @@ pub(super) fn prompts_fit(config: &Config) -> Vec<ConfigError> {
         let protocol = settings.protocol.unwrap_or(&OpenAiChat);
         let max_tokens = settings.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS);
         errors.extend(idle_choice(config, model, &settings));
+        errors.extend(without_documents(config, model, protocol));
         // The records of a data set have one place in the config: one of them is enough.
         let mut reported = HashSet::new();
         for prompt in config.prompts.iter().flatten() {
@@ -576,6 +577,7 @@ pub(super) fn prompts_fit(config: &Config) -> Vec<ConfigError> {
             }
             let refused = refused(&prompt.prompt, protocol, (settings.ignore_eos, max_tokens));
             let refused = refused.or_else(|| tools_refused(&prompt.prompt, protocol, &settings));
+            let refused = refused.or_else(|| items_refused(&prompt.prompt, protocol));
             if refused.is_some() {
                 reported.extend(prompt.prompt.set.as_deref());
             }
@@ -622,6 +624,44 @@ fn refused(
             "leave the prompt or the model out".to_owned(),
         )
     })
+}
+
+/// Returns the reason why `prompt` cannot be sent to a protocol of items, or with its documents.
+fn items_refused(prompt: &prompt::Prompt, protocol: &dyn Protocol) -> Option<Refusal> {
+    let name = protocol.name();
+    let (what, help) = match protocol.takes_documents() {
+        _ if protocol.has_items() && !prompt.turns.is_empty() => {
+            (format!("`{name}` has no conversations"), "leave the prompt or the model out")
+        }
+        true if prompt.documents.is_empty() => (
+            format!("`{name}` scores documents, and the prompt has none"),
+            "add them, for example\ndocuments: [\"Paris is the capital of France.\"]",
+        ),
+        true if prompt.synthetic.is_some() => (
+            format!("`{name}` has no prompts of a stated length"),
+            "write the query as `text` or `file`, or take it from a data set",
+        ),
+        // Records of a data set may have them for other models.
+        false if !prompt.documents.is_empty() && prompt.set.is_none() => {
+            (format!("`{name}` takes no documents"), "leave the prompt or the model out")
+        }
+        _ => return None,
+    };
+    Some((what, help.to_owned()))
+}
+
+/// A model that scores documents, without prompts that have some.
+fn without_documents(
+    config: &Config,
+    model: &Model,
+    protocol: &dyn Protocol,
+) -> Option<ConfigError> {
+    let what = "the built-in prompts have no documents, which `protocol: rerank` scores";
+    let help = "list prompts that have some, for example\n\
+                prompts: [{ name: capital, text: \"What is the capital of France?\", \
+                documents: [\"Paris\", \"Rome\"] }]";
+    let is_without = config.prompts.is_none() && protocol.takes_documents();
+    is_without.then(|| config.error_in(&model.key, what, help))
 }
 
 /// Returns the reason why `prompt` cannot be sent with its tools.

@@ -14,7 +14,7 @@ use super::terminal;
 use crate::{cli::ServeOptions, config, whole_file};
 
 pub(super) fn serve(options: &ServeOptions) -> anyhow::Result<u8> {
-    let known = || protocol::ALL.iter().map(|known| known.name()).collect::<Vec<_>>().join(", ");
+    let known = || protocol::names().join(", ");
     let protocol = protocol::by_name(&options.protocol).with_context(|| {
         format!("unknown protocol `{}`: expected {}", options.protocol, known())
     })?;

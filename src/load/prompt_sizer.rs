@@ -137,6 +137,8 @@ fn have_counted(
     observer: &dyn AnswerObserver,
 ) -> Result<Counted, RequestError> {
     let request = ChatRequest {
+        documents: &[],
+        batch: 1,
         model: prompt.model.as_deref().unwrap_or(&target.model),
         messages: &prompt.messages,
         temperature: target.temperature,

@@ -123,11 +123,13 @@ impl RequestMaker {
         (body, RequestedTokens { prompt: self.vocabulary.is_exact.then_some(length), ..asked })
     }
 
-    /// Returns a recorded request with the model of `target`, streamed, and the fields of its
+    /// Returns a recorded request with the model of `target`, streamed or not, and the fields of its
     /// `extra_body`.
     fn recorded(&self, target: &Target, prompt: &Prompt, body: &Value) -> ReadyRequest {
         let mut body = body.clone();
         let request = ChatRequest {
+            documents: &[],
+            batch: 1,
             model: prompt.model.as_deref().unwrap_or(&target.model),
             messages: &prompt.messages,
             temperature: None,
@@ -144,6 +146,9 @@ impl RequestMaker {
             if is_set {
                 body[key] = value.clone();
             }
+        }
+        if let (false, Some(fields)) = (target.protocol.is_streamed(), body.as_object_mut()) {
+            fields.remove("stream_options");
         }
         if let (PrefixCache::Fresh, Some(fields)) = (target.prefix_cache, body.as_object_mut()) {
             mark(fields, &format!("[{:012x}]\n", self.salt & 0xffff_ffff_ffff));

@@ -587,7 +587,8 @@ impl RawResult {
             scheduled,
             begun: since_start(begun),
             ended: since_start(ended),
-            tokens: sample.map(|sample| sample.response_tokens),
+            tokens: sample.map(|sample| sample.items.unwrap_or(sample.response_tokens)),
+            has_items: sample.is_some_and(|sample| sample.items.is_some()),
             refused: sample.and_then(|sample| sample.refused(CountKind::Response)),
             is_good: None,
         };

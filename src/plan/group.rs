@@ -9,7 +9,7 @@ use llm_stream_core::{
     trace::{PromptLengths, TraceFormat},
 };
 
-use super::{Target, Workload, counterparts};
+use super::{Target, Workload, absent_figures, counterparts};
 use crate::config::RunVariation;
 
 /// Returns the group of `target` with single prompts, or under `workload`.
@@ -30,7 +30,10 @@ pub(super) fn spec(target: &Target, workload: Option<&Workload>) -> GroupSpec {
             workload.map_or(&target.thresholds, |workload| &workload.thresholds),
         ),
         goodput: workload.map(|workload| workload.goodput.clone()).unwrap_or_default(),
-        precision: workload.map_or(&target.precision, |workload| &workload.precision).clone(),
+        precision: absent_figures::goals_for(
+            target,
+            workload.map_or(&target.precision, |workload| &workload.precision).clone(),
+        ),
         min_share: target.min_share,
         run_variation: run_variation(target, workload),
         settings: settings(target, workload),
@@ -92,6 +95,12 @@ fn settings(target: &Target, workload: Option<&Workload>) -> BTreeMap<String, St
         ("connection", target.connection.name().to_owned()),
         ("token_count", target.token_count.name().to_owned()),
     ];
+    if !target.protocol.is_streamed() && !target.protocol.has_items() {
+        settings.push(("stream", "false".to_owned()));
+    }
+    if target.batch > 1 {
+        settings.push(("batch", target.batch.to_string()));
+    }
     // Otherwise each prompt decides.
     if let Some(ignores) = target.ignore_eos {
         settings.push(("ignore_eos", ignores.to_string()));

@@ -401,6 +401,7 @@ fn load(stats: &LoadStats) -> LoadReport {
         request_rate: stats.request_rate,
         request_throughput: stats.request_throughput,
         output_throughput: stats.output_throughput,
+        item_throughput: stats.item_throughput,
         goodput: stats.goodput,
         goodput_ratio: stats.goodput_ratio,
         lateness_p99: stats.lateness,

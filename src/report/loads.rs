@@ -123,5 +123,8 @@ impl CsvRow for LoadRow {
         ("energy_per_output_token", |row| {
             row.stat(|stats| stats.joules_per_output_token().map(|joules| format!("{joules:.6}")))
         }),
+        ("item_throughput", |row| {
+            row.stat(|stats| stats.item_throughput.map(|rate| format!("{rate:.3}")))
+        }),
     ];
 }

@@ -29,6 +29,15 @@ const OF_WORKLOADS: [&Metric; 5] = [
     Metric::E2E,
 ];
 
+/// The same without streams: of generated text, and of items; one by one, and in a workload.
+const OF_WHOLE_TEXTS: [&Metric; 3] =
+    [Metric::E2E, Metric::TOTAL_TOKENS_PER_SECOND, Metric::RESPONSE_TOKENS];
+const OF_ITEMS: [&Metric; 3] = [Metric::E2E, Metric::ITEMS_PER_SECOND, Metric::PROMPT_TOKENS];
+const OF_WHOLE_TEXTS_UNDER_LOAD: [&Metric; 3] =
+    [Metric::OUTPUT_THROUGHPUT, Metric::REQUEST_THROUGHPUT, Metric::E2E];
+const OF_ITEMS_UNDER_LOAD: [&Metric; 3] =
+    [Metric::ITEM_THROUGHPUT, Metric::REQUEST_THROUGHPUT, Metric::E2E];
+
 /// The same of a workload with limits for `goodput`.
 const WITH_GOODPUT: [&Metric; 5] = [
     Metric::OUTPUT_THROUGHPUT,
@@ -60,6 +69,12 @@ pub(super) fn columns(has: impl Fn(&Metric) -> bool, is_load: bool) -> &'static 
         _ if has(Metric::CAPACITY) => &WITH_CAPACITY,
         _ if has(Metric::MAX_CONCURRENCY) => &WITH_MAX_CONCURRENCY,
         _ if has(Metric::GOODPUT) => &WITH_GOODPUT,
+        _ if !has(Metric::TTFT) && has(Metric::E2E) => match (has(Metric::ITEMS), is_load) {
+            (true, true) => &OF_ITEMS_UNDER_LOAD,
+            (true, false) => &OF_ITEMS,
+            (false, true) => &OF_WHOLE_TEXTS_UNDER_LOAD,
+            (false, false) => &OF_WHOLE_TEXTS,
+        },
         true => &OF_WORKLOADS,
         false => &OF_PROMPTS,
     }

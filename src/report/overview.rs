@@ -32,12 +32,13 @@ impl Exporter for Overview {
         let mut out = format!(
             "Summary (mean ± half of its {confidence} % interval; * best, or not clearly worse)\n"
         );
-        for compared in run.summary.comparable() {
-            out.push_str(&self.render_table(&compared, run.confidence));
+        let tables = run.summary.comparable();
+        for compared in &tables {
+            out.push_str(&self.render_table(compared, run.confidence));
         }
         let remarks: String = match self.is_verbose {
             true => String::new(),
-            false => groups.iter().map(remarks).collect(),
+            false => groups.iter().map(|group| remarks(group, &tables)).collect(),
         };
         let remarks = simulated(groups) + &remarks;
         if !remarks.is_empty() {
@@ -106,8 +107,8 @@ fn simulated(groups: &[Group]) -> String {
     }
 }
 
-/// Formats what a reader of the table must know about a group, each in a line with its name.
-fn remarks(group: &Group) -> String {
+/// Formats what a reader of the tables must know about a group, each in a line with its name.
+fn remarks(group: &Group, tables: &[Vec<&Group>]) -> String {
     let mut lines = summary::losses(group);
     if group.tally.valid > 0 {
         lines.push_str(&summary::drifts(group));
@@ -116,7 +117,8 @@ fn remarks(group: &Group) -> String {
         }
         lines.push_str(&summary::yields(group));
         lines.push_str(&summary::server_over_time(group));
-        let of = metrics(&[group]);
+        let is_in = |table: &&Vec<&Group>| table.iter().any(|other| other.spec.id == group.spec.id);
+        let of = metrics(tables.iter().find(is_in).map_or(&[group], |table| table));
         lines.push_str(&summary::absent(group, &|metric| metric.is_one_of(of)));
     }
     let name = group.name();

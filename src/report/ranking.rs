@@ -1,11 +1,11 @@
-//! The models by mean `generation_speed`.
+//! The models by mean `generation_speed` or, where nothing is streamed, by another figure.
 
 use llm_stream_core::{
     comparison::Change,
     interval::{CONFIDENCE, Interval, StratifiedSample},
-    metric::Metric,
+    metric::{Metric, Unit},
     statistic::{Absent, Statistic},
-    summary::Group,
+    summary::{Group, ranking_metric},
 };
 
 use super::{Exporter, Run, number, thresholds::format_names};
@@ -19,7 +19,7 @@ impl Exporter for Ranking {
     fn render(&self, run: &Run) -> String {
         let ranking = |groups: &Vec<&Group>| {
             let mut text = format_ranking(groups);
-            if run.took_turns {
+            if run.took_turns && ranking_metric(groups) == Metric::GENERATION_SPEED {
                 text.push_str(&format_differences(groups));
             }
             text
@@ -92,13 +92,17 @@ impl PairedDifference {
 }
 
 fn format_ranking(groups: &[&Group]) -> String {
-    let mut out = String::from("Ranking by generation_speed (mean ± standard deviation)");
+    let metric = ranking_metric(groups);
+    let mut out = format!("Ranking by {} (mean ± standard deviation)", metric.name);
     if let Some(workload) = groups.first().and_then(|group| group.spec.workload.as_ref()) {
         out.push_str(&format!(" under {}", workload.name));
     }
+    if metric != Metric::GENERATION_SPEED {
+        out.push_str(", since no answer was streamed");
+    }
     out.push_str("\n\n");
     for (place, group) in groups.iter().enumerate() {
-        out.push_str(&match format_speed(group) {
+        out.push_str(&match format_mean(group, metric) {
             Ok(speed) => format!("  {}. {}: {speed}\n", place + 1, group.spec.model),
             Err(why) => format!("  -. {}: not ranked: {why}\n", group.spec.model),
         });
@@ -106,17 +110,20 @@ fn format_ranking(groups: &[&Group]) -> String {
     out
 }
 
-/// Formats the speed of a group, or why it is not ranked.
-fn format_speed(group: &Group) -> Result<String, String> {
-    let metric = Metric::GENERATION_SPEED;
+/// Formats the mean of a group, or why it is not ranked.
+fn format_mean(group: &Group, metric: &Metric) -> Result<String, String> {
     let lacking = group.lacking(metric);
     let mean = group.figure(metric, Statistic::Mean).map_err(|absent| match absent {
         Absent::Lacking { .. } => lacking.to_string(),
         _ => absent.to_string(),
     })?;
+    let (unit, scale) = match metric.unit {
+        Unit::TokensPerSecond => ("generation tokens/sec", 1.0),
+        unit => unit.display(),
+    };
     let spread = group
         .figure(metric, Statistic::Sd)
-        .map_or_else(|_| String::new(), |sd| format!(" ± {}", number(sd)));
+        .map_or_else(|_| String::new(), |sd| format!(" ± {}", number(sd * scale)));
     let n = group.count(metric);
     let (n, comma) = match lacking.lack() {
         0 => (n.to_string(), ","),
@@ -126,9 +133,13 @@ fn format_speed(group: &Group) -> Result<String, String> {
         0 => String::new(),
         failed => format!("{comma} {failed} failed"),
     };
-    let mut line = format!("{}{spread} generation tokens/sec (n = {n}{failed})", number(mean));
-    if let Ok(throughput) = group.figure(Metric::OUTPUT_THROUGHPUT, Statistic::Mean) {
-        line.push_str(&format!("; {} output tokens/sec in all", number(throughput)));
+    let mut line = format!("{}{spread} {unit} (n = {n}{failed})", number(mean * scale));
+    for (metric, unit) in
+        [(Metric::OUTPUT_THROUGHPUT, "output tokens"), (Metric::ITEM_THROUGHPUT, "items")]
+    {
+        if let Ok(throughput) = group.figure(metric, Statistic::Mean) {
+            line.push_str(&format!("; {} {unit}/sec in all", number(throughput)));
+        }
     }
     let without = group.tally.prompts_without(metric);
     if !without.is_empty() {

@@ -13,7 +13,7 @@ impl CsvRow for Row {
     const COLUMNS: &'static [Column<Self>] = &[
         ("model_name", |row| text(&row.case.target.name)),
         ("prompt_tokens", |row| of_sample(row, |sample| optional(sample.prompt_tokens))),
-        ("response_tokens", |row| of_sample(row, |sample| sample.response_tokens.to_string())),
+        ("response_tokens", |row| of_text(row, |sample| sample.response_tokens.to_string())),
         ("total_tokens", |row| of_sample(row, |sample| optional(sample.total_tokens))),
         ("total_time", |row| figure(row, Metric::TOTAL_TIME)),
         ("preprocess_time", |row| figure(row, Metric::TTFT)),
@@ -26,7 +26,7 @@ impl CsvRow for Row {
         ("error_message", |row| {
             optional(row.outcome.as_ref().err().map(|error| text(&error.message)))
         }),
-        ("streaming_used", |_| "true".into()),
+        ("streaming_used", |row| row.case.target.protocol.is_streamed().to_string()),
         ("trial", |row| text(&row.case.name)),
         ("prompt", |row| text(row.prompt.title())),
         ("run", |row| row.case.run.to_string()),
@@ -61,10 +61,10 @@ impl CsvRow for Row {
         ("cached_tokens", |row| of_sample(row, |sample| optional(sample.cached_tokens))),
         ("uncached_preprocess_speed", |row| figure(row, Metric::UNCACHED_PREPROCESS_SPEED)),
         ("reasoning_tokens", |row| of_sample(row, |sample| optional(sample.reasoning_tokens))),
-        ("token_events", |row| of_sample(row, |sample| sample.token_events.len().to_string())),
-        ("shared_arrivals", |row| of_sample(row, |sample| sample.shared_arrivals().to_string())),
-        ("tokens_per_event", |row| of_sample(row, tokens_per_event)),
-        ("token_count_source", |row| of_sample(row, |sample| sample.token_count.name().into())),
+        ("token_events", |row| of_stream(row, |sample| sample.token_events.len().to_string())),
+        ("shared_arrivals", |row| of_stream(row, |sample| sample.shared_arrivals().to_string())),
+        ("tokens_per_event", |row| of_stream(row, tokens_per_event)),
+        ("token_count_source", |row| of_text(row, |sample| sample.token_count.name().into())),
         ("notes", |row| of_sample(row, notes)),
         ("error_kind", |row| optional(row.outcome.as_ref().err().map(|error| error.kind))),
         ("definitions", |_| DEFINITIONS.into()),
@@ -83,12 +83,24 @@ impl CsvRow for Row {
         ("good", |row| optional(row.case.group.goodput.are_met(&row.outcome))),
         ("part", |row| text(row.part_name().unwrap_or_default())),
         ("begun", |row| optional(row.place.map(|place| seconds(place.begun)))),
+        ("items", |row| of_sample(row, |sample| optional(sample.items))),
+        ("items_per_second", |row| figure(row, Metric::ITEMS_PER_SECOND)),
     ];
 }
 
 /// Formats a cell of a valid answer; the cell of a failed request is empty.
 fn of_sample(row: &Row, cell: impl Fn(&Sample) -> String) -> String {
     row.outcome.as_ref().map(cell).unwrap_or_default()
+}
+
+/// Formats a cell of a valid answer of generated text.
+fn of_text(row: &Row, cell: impl Fn(&Sample) -> String) -> String {
+    of_sample(row, |sample| if sample.items.is_none() { cell(sample) } else { String::new() })
+}
+
+/// Formats a cell of a valid answer that was streamed; others have no events.
+fn of_stream(row: &Row, cell: impl Fn(&Sample) -> String) -> String {
+    of_sample(row, |sample| if sample.is_streamed { cell(sample) } else { String::new() })
 }
 
 /// Formats the metric's value: times to the nanosecond, speeds to a thousandth of a token per second.

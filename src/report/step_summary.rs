@@ -23,8 +23,15 @@ use super::{
 pub struct StepSummary;
 
 /// The metrics of the first table.
-const FIGURES: [&Metric; 5] =
-    [Metric::GENERATION_SPEED, Metric::TTFT, Metric::TPOT, Metric::E2E, Metric::OUTPUT_THROUGHPUT];
+const FIGURES: [&Metric; 7] = [
+    Metric::GENERATION_SPEED,
+    Metric::TTFT,
+    Metric::TPOT,
+    Metric::E2E,
+    Metric::OUTPUT_THROUGHPUT,
+    Metric::ITEMS_PER_SECOND,
+    Metric::ITEM_THROUGHPUT,
+];
 
 /// The largest numbers of table rows and of failed trials: GitHub limits a step summary to 1 MiB.
 const MAX_ROWS: usize = 200;

@@ -159,7 +159,8 @@ fn span(row: &Row) -> RequestSpan {
         scheduled: place.and_then(|place| place.scheduled),
         begun: place.map(|place| place.begun).unwrap_or_default(),
         ended: place.map(|place| place.ended).unwrap_or_default(),
-        tokens: sample.map(|sample| sample.response_tokens),
+        tokens: sample.map(|sample| sample.items.unwrap_or(sample.response_tokens)),
+        has_items: sample.is_some_and(|sample| sample.items.is_some()),
         refused: sample.and_then(|sample| sample.refused(CountKind::Response)),
         is_good: row.case.group.goodput.are_met(&row.outcome),
     }

@@ -327,6 +327,6 @@ fn joined(
 }
 
 fn options<'a>(target: &Target, access: &'a Access, url: &'a str) -> Options<'a> {
-    let timeouts = preflight::timeouts(target.timeouts);
+    let timeouts = preflight::timeouts(target.request_timeouts());
     Options { timeouts, ..target.client_options(access, url) }
 }

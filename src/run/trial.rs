@@ -255,6 +255,9 @@ impl Runner<'_> {
 
     /// Marks a repeat that came implausibly fast.
     fn compare_with_first(&mut self, case: &Arc<Case>, sample: &mut Sample) {
+        if !sample.is_streamed {
+            return;
+        }
         // The plan keeps both alive, and so their addresses.
         let key = (Arc::as_ptr(&case.target).addr(), case.task.key());
         match self.first_ttft.get(&key) {

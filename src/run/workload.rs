@@ -459,7 +459,12 @@ pub(super) fn shortfall(
     stats: &LoadStats,
     workload: &Workload,
 ) -> Option<Shortfall> {
-    stats.shortfall(&workload.shape, &workload.until, &tally.values(Metric::TTFT))
+    // Without a stream the whole answer is the first that arrives.
+    let metric = match tally.count(Metric::TTFT) > 0 {
+        true => Metric::TTFT,
+        false => Metric::E2E,
+    };
+    stats.shortfall(&workload.shape, &workload.until, &tally.values(metric))
 }
 
 /// Why the trial failed, if it did. Requests may fail where a threshold says how many.

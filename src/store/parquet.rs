@@ -82,13 +82,14 @@ const OF_RESULTS: [(Kind, &[&str]); 4] = [
             "reasoning_tokens",
             "token_events",
             "shared_arrivals",
+            "items",
         ],
     ),
     (Kind::Time, &["timestamp"]),
 ];
 
 /// The columns of the requests, in the order of the keys of a line.
-const OF_REQUESTS: [(&str, Kind); 48] = [
+const OF_REQUESTS: [(&str, Kind); 50] = [
     ("trial", Kind::Text),
     ("model", Kind::Text),
     ("prompt", Kind::Text),
@@ -103,8 +104,10 @@ const OF_REQUESTS: [(&str, Kind); 48] = [
     ("ended_us", Kind::Number),
     ("error_kind", Kind::Text),
     ("error_message", Kind::Text),
+    ("is_streamed", Kind::Truth),
     ("request_id", Kind::Text),
     ("finish_reason", Kind::Text),
+    ("items", Kind::Whole),
     ("prompt_tokens", Kind::Whole),
     ("response_tokens", Kind::Whole),
     ("total_tokens", Kind::Whole),

@@ -15,7 +15,8 @@ pub enum AnswerForm {
         /// Whether the token counts come from the server's usage, which may follow the end marker.
         needs_usage: bool,
     },
-    /// One JSON document, such as a list of models. It has no tokens.
+    /// One JSON document, such as a list of models or an answer without a stream. Its tokens do not
+    /// arrive one by one.
     Document,
 }
 

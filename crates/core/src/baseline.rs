@@ -519,6 +519,8 @@ fn add_throughputs(
     add(Metric::GOODPUT, load_runs(group, |stats| stats.goodput), |batch| batch.goodput);
     let ratios = load_runs(group, |stats| stats.goodput_ratio);
     add(Metric::GOODPUT_RATIO, ratios, |batch| batch.goodput_ratio);
+    let of_items = load_runs(group, |stats| stats.item_throughput);
+    add(Metric::ITEM_THROUGHPUT, of_items, |batch| batch.output_throughput);
     // A run with a refused count has no token throughput.
     let counted = || group.loads.iter().filter(|stats| stats.refused.is_none());
     let batches = counted().flat_map(|stats| &stats.batches);

@@ -1,4 +1,5 @@
-//! Splits a body into frames: server-sent events as specified by WHATWG, or lines of JSON.
+//! Splits a body into frames: server-sent events as specified by WHATWG, lines of JSON, or one
+//! document.
 //!
 //! <https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream>
 //!
@@ -58,6 +59,8 @@ pub enum Framing {
     Events,
     /// One JSON document per line.
     Lines,
+    /// One JSON document. Its only frame comes at the end of the body.
+    Document,
 }
 
 impl Framing {
@@ -66,6 +69,7 @@ impl Framing {
         match self {
             Self::Events => "text/event-stream",
             Self::Lines => "application/x-ndjson",
+            Self::Document => "application/json",
         }
     }
 
@@ -74,6 +78,7 @@ impl Framing {
         match self {
             Self::Events => Decoder::Events(SseDecoder::new(SseDecoder::LINE_LIMIT)),
             Self::Lines => Decoder::Lines(LineDecoder::new(SseDecoder::LINE_LIMIT)),
+            Self::Document => Decoder::Document(Vec::new()),
         }
     }
 }
@@ -85,6 +90,8 @@ pub enum Decoder {
     Events(SseDecoder),
     /// One JSON document per line.
     Lines(LineDecoder),
+    /// The bytes of one document so far.
+    Document(Vec<u8>),
 }
 
 impl Decoder {
@@ -97,6 +104,10 @@ impl Decoder {
         match self {
             Self::Events(decoder) => decoder.push(bytes, sink),
             Self::Lines(decoder) => decoder.push(bytes, sink),
+            Self::Document(body) => {
+                body.extend_from_slice(bytes);
+                Ok(())
+            }
         }
     }
 
@@ -105,6 +116,7 @@ impl Decoder {
         match self {
             Self::Events(decoder) => decoder.line.is_empty() && decoder.data.is_empty(),
             Self::Lines(decoder) => decoder.line.is_empty(),
+            Self::Document(body) => body.is_empty(),
         }
     }
 
@@ -113,6 +125,7 @@ impl Decoder {
         match self {
             Self::Events(decoder) => decoder.finish(sink),
             Self::Lines(decoder) => decoder.finish(sink),
+            Self::Document(body) => hand_over(&body, true, sink),
         }
     }
 }

@@ -82,7 +82,7 @@ impl RequestLimits {
 fn is_met(limit: &Threshold, sample: &Sample) -> bool {
     match limit.metric.of(sample) {
         Some(value) => limit.holds(value),
-        None => sample.response_tokens == 1 && between_tokens(limit.metric),
+        None => sample.is_streamed && sample.response_tokens == 1 && between_tokens(limit.metric),
     }
 }
 

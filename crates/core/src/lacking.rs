@@ -18,6 +18,8 @@ pub enum MissingReason {
     /// The request allowed one token, so there is no time between tokens. No server can give the
     /// figure, so such answers do not count as missing.
     OneTokenAsked,
+    /// The answer was not streamed, so its tokens have no times.
+    NotStreamed,
     /// The answer has one token event.
     OneEvent,
     /// The note says why the figure would be wrong.
@@ -37,6 +39,9 @@ impl MissingReason {
     pub fn of(metric: &Metric, sample: &Sample) -> Self {
         if let Some(note) = metric.refused(sample) {
             return Self::Refused(note);
+        }
+        if !sample.is_streamed && metric.needs_stream() {
+            return Self::NotStreamed;
         }
         match sample.token_events.len() {
             _ if !metric.is_of_generation() => Self::NotAvailable,
@@ -93,6 +98,7 @@ impl MissingReason {
             Self::NotSet(_) => "not_configured",
             Self::PartOfLoad => "part_of_load",
             Self::OneTokenAsked => "one_token_asked",
+            Self::NotStreamed => "not_streamed",
             Self::OneEvent => "one_event",
             Self::Refused(note) => note.name(),
             Self::NotAvailable => "not_available",
@@ -107,6 +113,7 @@ impl fmt::Display for MissingReason {
             Self::NotSet(setting) => return write!(f, "without `{setting}`"),
             Self::PartOfLoad => "of a part of a load, which shares its machine",
             Self::OneTokenAsked => "asked for one token",
+            Self::NotStreamed => "not streamed",
             Self::OneEvent => "with one token event",
             Self::Refused(note) => note.name(),
             Self::NotAvailable => "not available",

@@ -44,8 +44,10 @@ pub struct RequestSpan {
     pub begun: Duration,
     /// When its answer ended or failed.
     pub ended: Duration,
-    /// Generated tokens of a valid answer.
+    /// Generated tokens of a valid answer, or its items.
     pub tokens: Option<u64>,
+    /// Whether answers are items.
+    pub has_items: bool,
     /// Why the token count is refused.
     pub refused: Option<Note>,
     /// Whether it met all limits of `goodput`; `None` without limits.
@@ -59,12 +61,14 @@ pub struct RequestSpans {
     rows: ValueColumn<[u64; 5]>,
     /// The first reason for which a token count is refused.
     refused: Option<Note>,
+    /// Whether answers are items.
+    has_items: bool,
 }
 
 impl RequestSpans {
     /// Creates an empty list.
     pub fn new(storage: &Storage) -> Self {
-        Self { rows: ValueColumn::new(storage), refused: None }
+        Self { rows: ValueColumn::new(storage), refused: None, has_items: false }
     }
 
     /// Returns the number of requests.
@@ -79,13 +83,14 @@ impl RequestSpans {
 
     /// Adds a request.
     pub fn push(&mut self, span: RequestSpan) {
-        let RequestSpan { scheduled, begun, ended, tokens, refused, is_good } = span;
+        let RequestSpan { scheduled, begun, ended, tokens, has_items, refused, is_good } = span;
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX - 1);
         let scheduled = scheduled.map_or(u64::MAX, nanos);
         let is_good = is_good.map_or(u64::MAX, u64::from);
         let tokens = tokens.unwrap_or(u64::MAX);
         self.rows.push([scheduled, nanos(begun), nanos(ended), tokens, is_good]);
         self.refused = self.refused.or(refused);
+        self.has_items |= has_items;
     }
 
     /// Returns the requests in the order in which they ended.
@@ -96,6 +101,7 @@ impl RequestSpans {
             begun: Duration::from_nanos(begun),
             ended: Duration::from_nanos(ended),
             tokens: known(tokens),
+            has_items: self.has_items,
             refused: self.refused,
             is_good: known(is_good).map(|good| good == 1),
         })
@@ -129,8 +135,12 @@ pub struct LoadStats {
     pub request_rate: Option<f64>,
     /// Valid requests per second.
     pub request_throughput: f64,
-    /// Tokens of valid answers per second; `None` if a token count is [`refused`](Self::refused).
+    /// Tokens of valid answers per second; `None` if a token count is [`refused`](Self::refused), or
+    /// if the answers are items.
     pub output_throughput: Option<f64>,
+    /// Items of valid answers per second; `None` for generated text, which has
+    /// `output_throughput`.
+    pub item_throughput: Option<f64>,
     /// Valid requests per second that met all limits of `goodput`; `None` without limits.
     pub goodput: Option<f64>,
     /// Those as a percentage of all requests.
@@ -182,6 +192,7 @@ impl MeasuredPart {
         let throughputs = [
             (Metric::REQUEST_THROUGHPUT, Some(whole.request_throughput)),
             (Metric::OUTPUT_THROUGHPUT, whole.output_throughput),
+            (Metric::ITEM_THROUGHPUT, whole.item_throughput),
             (Metric::GOODPUT, whole.goodput),
             (Metric::GOODPUT_RATIO, whole.goodput_ratio),
         ];
@@ -284,7 +295,7 @@ impl ServerMachine {
 pub struct Batch {
     /// Valid requests per second.
     pub request_throughput: f64,
-    /// Tokens of valid answers per second.
+    /// Tokens of valid answers per second, or their items.
     pub output_throughput: f64,
     /// Requests per second that met all limits of `goodput`.
     pub goodput: f64,
@@ -340,7 +351,9 @@ impl LoadStats {
             request_rate: (is_open && starting > 0.0)
                 .then(|| extent.gaps(started) as f64 / starting),
             request_throughput,
-            output_throughput: refused.is_none().then_some(output_throughput),
+            output_throughput: (refused.is_none() && !requests.has_items)
+                .then_some(output_throughput),
+            item_throughput: requests.has_items.then_some(output_throughput),
             goodput: has_limits.then_some(goodput),
             goodput_ratio: has_limits.then_some(goodput_ratio),
             refused,
@@ -630,6 +643,7 @@ mod tests {
             begun: ms(begun),
             ended: ms(ended),
             tokens,
+            has_items: false,
             refused: None,
             is_good: None,
         }
@@ -730,6 +744,7 @@ mod tests {
                     begun,
                     ended,
                     tokens: Some(50),
+                    has_items: false,
                     refused: None,
                     is_good: None,
                 }

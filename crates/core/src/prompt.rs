@@ -23,6 +23,8 @@ pub struct Prompt {
     pub model: Option<String>,
     /// The requested length of its answer.
     pub output: AnswerLength,
+    /// The documents that are scored for it, by a protocol that does so.
+    pub documents: Vec<String>,
     /// Its tools, if they differ from the model's.
     pub tools: Tools,
     /// The later turns, each with the user's next question. They are sent one after the other,
@@ -324,6 +326,7 @@ impl Prompt {
             set: None,
             model: None,
             output: AnswerLength::default(),
+            documents: Vec::new(),
             tools: Tools::default(),
             turns: Vec::new(),
             turn: None,
@@ -408,6 +411,15 @@ impl Prompt {
         self
     }
 
+    /// Sets the documents that are scored for the prompt, unless it has some.
+    #[must_use]
+    pub fn with_documents(mut self, documents: &[String]) -> Self {
+        if self.documents.is_empty() {
+            self.documents = documents.to_vec();
+        }
+        self
+    }
+
     /// Replaces the question by `text`.
     pub fn with_question(&self, text: String) -> Self {
         let mut prompt = self.clone();
@@ -442,6 +454,7 @@ impl Prompt {
         texts.extend(self.tools.identity().map(Cow::from));
         texts.extend(self.synthetic.as_ref().map(|synthetic| synthetic.identity().into()));
         texts.extend(self.model.as_ref().map(|model| format!("Model {model}").into()));
+        texts.extend(self.documents.iter().map(|document| format!("Document {document}").into()));
         texts.join("\0")
     }
 }

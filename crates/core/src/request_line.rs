@@ -90,10 +90,16 @@ pub struct RequestLine<'a> {
     pub error_kind: Option<ErrorKind>,
     /// Why it failed: the message.
     pub error_message: Option<Cow<'a, str>>,
+    /// [`Sample::is_streamed`]; absent in the files of earlier versions, whose answers all were.
+    #[serde(default)]
+    pub is_streamed: Option<bool>,
     /// [`Sample::request_id`].
     pub request_id: Option<Cow<'a, str>>,
     /// [`Sample::finish_reason`].
     pub finish_reason: Option<Cow<'a, str>>,
+    /// [`Sample::items`].
+    #[serde(default)]
+    pub items: Option<u64>,
     /// [`Sample::prompt_tokens`].
     pub prompt_tokens: Option<u64>,
     /// [`Sample::response_tokens`].
@@ -250,8 +256,10 @@ impl<'a> RequestLine<'a> {
             ended_us: place.ended.map(Micros),
             error_kind: None,
             error_message: None,
+            is_streamed: None,
             request_id: None,
             finish_reason: None,
+            items: None,
             prompt_tokens: None,
             response_tokens: None,
             total_tokens: None,
@@ -288,15 +296,18 @@ impl<'a> RequestLine<'a> {
     }
 
     fn with_answer(self, sample: &'a Sample) -> Self {
+        let generated = sample.items.is_none();
         Self {
+            is_streamed: Some(sample.is_streamed),
             request_id: sample.request_id.as_deref().map(Into::into),
-            finish_reason: Some(sample.finish_reason.as_str().into()),
+            finish_reason: generated.then_some(sample.finish_reason.as_str().into()),
+            items: sample.items,
             prompt_tokens: sample.prompt_tokens,
-            response_tokens: Some(sample.response_tokens),
+            response_tokens: generated.then_some(sample.response_tokens),
             total_tokens: sample.total_tokens,
             cached_tokens: sample.cached_tokens,
             reasoning_tokens: sample.reasoning_tokens,
-            token_count: Some(sample.token_count.name().into()),
+            token_count: generated.then_some(sample.token_count.name().into()),
             connect_us: sample.connect.map(Micros),
             tls_us: sample.tls.map(Micros),
             sent_us: sample.sent.map(Micros),
@@ -370,10 +381,18 @@ impl<'a> RequestLine<'a> {
         }
         let time = |time: Option<Micros>| time.map(|Micros(time)| time);
         Ok(Sample {
+            is_streamed: self.is_streamed.unwrap_or(true),
             request_id: self.request_id.as_deref().map(str::to_owned),
-            finish_reason: required(self.finish_reason.as_deref(), "finish_reason")?.to_owned(),
+            finish_reason: match self.items {
+                Some(_) => String::new(),
+                None => required(self.finish_reason.as_deref(), "finish_reason")?.to_owned(),
+            },
+            items: self.items,
             prompt_tokens: self.prompt_tokens,
-            response_tokens: required(self.response_tokens, "response_tokens")?,
+            response_tokens: match self.items {
+                Some(_) => 0,
+                None => required(self.response_tokens, "response_tokens")?,
+            },
             total_tokens: self.total_tokens,
             cached_tokens: self.cached_tokens,
             reasoning_tokens: self.reasoning_tokens,
@@ -420,6 +439,9 @@ impl<'a> RequestLine<'a> {
     }
 
     fn token_count(&self, fallback: &TokenCount) -> Result<TokenCount, ParseLineError> {
+        if self.items.is_some() {
+            return Ok(TokenCount::Usage);
+        }
         let name = required(self.token_count.as_deref(), "token_count")?;
         let known = [&TokenCount::Usage, &TokenCount::Chunks, fallback];
         let found = known.into_iter().find(|known| known.name() == name);
@@ -548,8 +570,10 @@ mod tests {
 
     fn sample() -> Sample {
         Sample {
+            is_streamed: true,
             request_id: Some("id\u{1b}[31m".into()),
             finish_reason: "stop".into(),
+            items: None,
             prompt_tokens: Some(9),
             response_tokens: 3,
             total_tokens: None,

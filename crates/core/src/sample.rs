@@ -28,7 +28,7 @@ use crate::{
     },
     recording::{Chunk, ErrorKind, Recording, RequestError, StampedBy},
     synthetic::Length,
-    text::visible,
+    text::{counted, visible},
     tokenizer::Tokenizer,
 };
 
@@ -75,6 +75,8 @@ pub struct RequestedTokens {
     pub least: Option<u64>,
     /// The requested length of the prompt.
     pub prompt: Option<Length>,
+    /// The number of items that it asks for, if the answer is items.
+    pub items: Option<u64>,
     /// Bytes of the request, if they limit the tokens of the prompt. Images have more tokens than
     /// bytes.
     pub bytes: Option<u64>,
@@ -94,13 +96,18 @@ const SERVER_TOLERANCE_TIME: Duration = Duration::from_millis(1);
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Sample {
+    /// Whether the answer was streamed. Otherwise all of it counts as one token event, which arrived
+    /// with the last byte, and no figure of single tokens exists.
+    pub is_streamed: bool,
     /// The completion's id.
     pub request_id: Option<String>,
-    /// Why generation ended.
+    /// Why generation ended; empty for an answer of items.
     pub finish_reason: String,
+    /// The items of the answer, embeddings or documents with a score; `None` for generated text.
+    pub items: Option<u64>,
     /// Tokens of the prompt, as the server counts.
     pub prompt_tokens: Option<u64>,
-    /// Generated tokens, reasoning included.
+    /// Generated tokens, reasoning included; 0 for an answer of items.
     pub response_tokens: u64,
     /// The server's total, or the sum of both counts.
     pub total_tokens: Option<u64>,
@@ -125,9 +132,10 @@ pub struct Sample {
     pub first_byte: Duration,
     /// Arrival of the first event of any kind.
     pub first_event: Duration,
-    /// Arrival of the first reasoning token, if there is one.
+    /// Arrival of the first reasoning token, if there is one in a stream.
     pub first_reasoning: Option<Duration>,
-    /// Arrival of the first answer or tool-call token; `None` if all tokens are reasoning.
+    /// Arrival of the first answer or tool-call token; `None` if all tokens are reasoning, or without
+    /// a stream.
     pub first_answer: Option<Duration>,
     /// Arrival of each event with a generated token. Never empty.
     pub token_events: Vec<Duration>,
@@ -440,7 +448,8 @@ impl Sample {
     /// Returns whether tokens arrived later than they were generated: in a burst, or several in a
     /// single event. `ttft` is then the time to the last token.
     pub fn is_held_back(&self) -> bool {
-        self.is_burst() || (self.token_events.len() == 1 && self.streamed_tokens() > 1)
+        let is_one = self.is_streamed && self.token_events.len() == 1;
+        self.is_burst() || (is_one && self.streamed_tokens() > 1)
     }
 
     fn span(&self) -> Duration {
@@ -481,6 +490,20 @@ impl Sample {
         }
         self.asked_for_one = requested.most == Some(1);
         self
+    }
+
+    /// Fails if the answer has another number of items than `asked`.
+    pub fn with_items_of(self, asked: Option<u64>) -> Result<Self, RequestError> {
+        match (self.items, asked) {
+            (Some(items), Some(asked)) if items != asked => {
+                let count =
+                    |count: u64, of| counted(usize::try_from(count).unwrap_or(usize::MAX), of);
+                let (results, inputs) = (count(items, "result"), count(asked, "input"));
+                let message = format!("the answer has {results} for {inputs}");
+                Err(RequestError::new(ErrorKind::Malformed, message))
+            }
+            _ => Ok(self),
+        }
     }
 
     /// Returns the note that refuses a count.
@@ -596,9 +619,9 @@ impl Sample {
     }
 
     /// Returns the number of tokens that are not reasoning, if reasoning was counted and may be
-    /// hidden.
+    /// hidden. Only a stream can hide when it was generated.
     fn answer_tokens(&self) -> Option<u64> {
-        let reasoning = self.reasoning_tokens.filter(|tokens| *tokens > 0)?;
+        let reasoning = self.reasoning_tokens.filter(|tokens| *tokens > 0 && self.is_streamed)?;
         let others = self.response_tokens.checked_sub(reasoning)?;
         let may_hide = self.first_reasoning.is_none() && self.token_events.len() as u64 <= others;
         may_hide.then_some(others)
@@ -873,24 +896,37 @@ pub fn read_with(
 ) -> Result<Sample, RequestError> {
     refuse_status(recording, protocol)?;
     let arrivals = ArrivalTracker::of(recording.uncertainty);
-    let mut stream =
-        StreamReader { text: Some(0), fields: Some(fields), arrivals, ..StreamReader::default() };
+    let mut stream = StreamReader {
+        is_document: !protocol.is_streamed(),
+        text: Some(0),
+        fields: Some(fields),
+        arrivals,
+        ..StreamReader::default()
+    };
     // The order of the following checks decides which error a broken answer gets: the most specific
     // one. The server's error message explains more than the connection failure that follows it,
     // and a failure explains more than the JSON that it truncated.
     let decoded = stream.read(&recording.chunks, recording.stamped_by, protocol);
     if let Some((events, message)) = stream.in_band {
         let message = one_line(&message, 300);
-        let after = after_tokens(events);
-        let message = format!("the server reported an error inside the stream, {after}: {message}");
+        let message = match stream.is_document {
+            true => format!("the server answered with an error: {message}"),
+            false => {
+                let after = after_tokens(events);
+                format!("the server reported an error inside the stream, {after}: {message}")
+            }
+        };
         return Err(RequestError::new(ErrorKind::InBand, message));
     }
     if let Some(error) = compressed(recording).filter(|_| stream.token_events.is_empty()) {
         return Err(error);
     }
     if let Some(broken) = recording.broken.as_ref().filter(|broken| stream.is_cut_by(broken)) {
-        let after = after_tokens(stream.token_events.len());
-        return Err(RequestError::new(broken.kind, format!("{}, {after}", broken.message)));
+        let after = match stream.is_document {
+            true => String::new(),
+            false => format!(", {}", after_tokens(stream.token_events.len())),
+        };
+        return Err(RequestError::new(broken.kind, format!("{}{after}", broken.message)));
     }
     if stream.events == 0 {
         return Err(no_events(recording, protocol));
@@ -956,8 +992,11 @@ pub fn tokens_so_far(chunks: &[Chunk], protocol: &dyn Protocol) -> (Option<Durat
 }
 
 /// Returns whether an answer has ended by its own contents: an end marker, an error, or a complete
-/// JSON document instead of a stream. Earlier calls covered the first `seen` chunks.
+/// JSON document, also instead of a stream. Earlier calls covered the first `seen` chunks.
 pub fn has_ended(chunks: &[Chunk], seen: usize, protocol: &dyn Protocol) -> bool {
+    if !protocol.is_streamed() {
+        return is_document(chunks);
+    }
     let is_document = protocol.framing() == Framing::Events && is_document(chunks);
     is_document
         || may_have_ended(chunks, seen, protocol) && {
@@ -1005,6 +1044,9 @@ pub fn is_document(chunks: &[Chunk]) -> bool {
 /// Collects the contents of a stream, frame by frame.
 #[derive(Debug, Default)]
 struct StreamReader<'f> {
+    /// Whether the only frame is the whole answer.
+    is_document: bool,
+    items: Option<u64>,
     /// The config's meaning of unknown fields.
     fields: Option<&'f TextFields>,
     /// Whether text in unknown fields counts as tokens.
@@ -1118,9 +1160,12 @@ impl StreamReader<'_> {
         match failure {
             None => Ok(()),
             Some(DecodeError(message)) => {
-                let after = after_tokens(self.token_events.len());
                 let message = one_line(&message, 300);
-                Err(RequestError::new(ErrorKind::Malformed, format!("{after}: {message}")))
+                let message = match self.is_document {
+                    true => message,
+                    false => format!("{}: {message}", after_tokens(self.token_events.len())),
+                };
+                Err(RequestError::new(ErrorKind::Malformed, message))
             }
         }
     }
@@ -1218,6 +1263,7 @@ impl StreamReader<'_> {
                     self.finish(&reason);
                 }
                 MessagePart::Token(..) | MessagePart::Unread(..) => self.text_after_end = true,
+                MessagePart::Items(_) => {}
                 MessagePart::Unknown(_) | MessagePart::Error(_) => self.more_after_end = true,
             }
         }
@@ -1271,6 +1317,11 @@ impl StreamReader<'_> {
                 event.contents.insert(kind.into());
                 self.choose(event, kind);
                 self.token(at, (kind, &text), event.events_before);
+            }
+            MessagePart::Items(items) => {
+                event.contents.insert(EventPart::Answer);
+                self.items = Some(items);
+                self.token(at, (TokenKind::Answer, ""), event.events_before);
             }
             MessagePart::Unread(_, text) if self.counts_unread => {
                 event.contents.insert(EventPart::Reasoning);
@@ -1343,7 +1394,9 @@ impl StreamReader<'_> {
     /// Keeps the first document that contained nothing known, for the message about an answer
     /// without tokens.
     fn note_silent(&mut self, frame: &Frame<'_>, message: &Message<'_>) {
-        let is_known = !message.parts.is_empty() || !self.token_events.is_empty();
+        // A document is its answer's end, whatever it has.
+        let is_content = |part: &MessagePart<'_>| !self.is_document || *part != MessagePart::End;
+        let is_known = message.parts.iter().any(is_content) || !self.token_events.is_empty();
         let Frame::Event { data: data @ [b'{', ..], .. } = frame else { return };
         if !is_known && data.len() > 2 && self.silent.is_none() {
             self.silent = Some(one_line(&String::from_utf8_lossy(data), 120));
@@ -1432,16 +1485,16 @@ impl StreamReader<'_> {
         let evidence = NoteEvidence::by(&self);
         let events = self.token_events.len() as u64;
         let usage = self.usage;
-        let (response_tokens, token_count) =
-            count(usage.completion_tokens, events, fallback, texts)
-                .map_err(|error| with_usage(error, self.unread_usage.as_deref()))?;
+        let (response_tokens, token_count) = self.count_tokens(fallback, texts)?;
         let sum = usage.prompt_tokens.map(|prompt| prompt.saturating_add(response_tokens));
         // A total below its parts, such as FastDeploy's 0, is ignored.
         let least = sum.unwrap_or(response_tokens);
         let below_sum = usage.total_tokens.is_some_and(|total| total < least);
         let mut sample = Sample {
+            is_streamed: !self.is_document,
             request_id: self.id,
             finish_reason,
+            items: self.items,
             prompt_tokens: usage.prompt_tokens,
             response_tokens,
             total_tokens: usage.total_tokens.filter(|_| !below_sum).or(sum),
@@ -1455,8 +1508,8 @@ impl StreamReader<'_> {
             stamped_by: recording.stamped_by,
             first_byte: recording.headers_at,
             first_event: self.first_event.unwrap_or_default(),
-            first_reasoning: self.first_reasoning,
-            first_answer: self.first_answer,
+            first_reasoning: self.first_reasoning.filter(|_| !self.is_document),
+            first_answer: self.first_answer.filter(|_| !self.is_document),
             token_events: self.token_events,
             event_log: self.event_log,
             first_event_tokens: self.counts.of_first(events, response_tokens),
@@ -1481,8 +1534,26 @@ impl StreamReader<'_> {
         Ok(sample)
     }
 
+    /// Returns the number of generated tokens and its source.
+    fn count_tokens(
+        &self,
+        fallback: TokenCount,
+        texts: &dyn Fn() -> [String; 3],
+    ) -> Result<(u64, TokenCount), RequestError> {
+        if self.items.is_some() {
+            return Ok((0, TokenCount::Usage));
+        }
+        let by_server = self.usage.completion_tokens;
+        let events = self.token_events.len() as u64;
+        count((by_server, self.is_document), events, fallback, texts)
+            .map_err(|error| with_usage(error, self.unread_usage.as_deref()))
+    }
+
     /// Returns the finish reason of an answer that was generated to its end.
     fn finish_reason(&self) -> Result<&str, RequestError> {
+        if self.is_document {
+            return self.finish_reason_of_document();
+        }
         let after = after_tokens(self.token_events.len());
         let unknown = self.unknown.as_ref().map_or_else(String::new, |excerpt| {
             format!("; the server also sent `{}`", one_line(excerpt, 120))
@@ -1526,9 +1597,35 @@ impl StreamReader<'_> {
         Err(RequestError::new(kind, message))
     }
 
+    /// Returns the finish reason of an answer that was not streamed.
+    fn finish_reason_of_document(&self) -> Result<&str, RequestError> {
+        if self.items.is_some() {
+            return Ok("");
+        }
+        let silent = self.silent.as_ref().map(|document| format!(": `{document}`"));
+        let (kind, message) = match self.finish_reason.as_deref() {
+            _ if self.token_events.is_empty() => {
+                let silent = silent.unwrap_or_default();
+                (ErrorKind::NoToken, format!("{}{silent}", self.describe_without_token()))
+            }
+            None => (ErrorKind::NoFinishReason, "the answer has no finish reason".to_owned()),
+            Some(reason) if FinishClass::of(reason) == FinishClass::Failed => {
+                let reason = one_line(reason, 60);
+                let message =
+                    format!("the server ended the answer with the finish reason `{reason}`");
+                (ErrorKind::InBand, message)
+            }
+            Some(reason) => return Ok(reason),
+        };
+        Err(RequestError::new(kind, message))
+    }
+
     /// Describes an answer without tokens.
     fn describe_without_token(&self) -> String {
-        let begin = "the stream ended without one generated token";
+        let (begin, sent) = match self.is_document {
+            true => ("the answer has no generated token", "sent"),
+            false => ("the stream ended without one generated token", "streamed"),
+        };
         let reason = self.finish_reason.as_deref().map(|reason| one_line(reason, 60));
         let ended = reason.map(|reason| format!(", with the finish reason `{reason}`"));
         let ended = ended.unwrap_or_default();
@@ -1551,7 +1648,7 @@ impl StreamReader<'_> {
                     false => "",
                 };
                 format!(
-                    "the server streamed no text{ended}, though it counted {tokens} generated \
+                    "the server {sent} no text{ended}, though it counted {tokens} generated \
                      tokens{hidden}{help}"
                 )
             }
@@ -1615,7 +1712,8 @@ impl NoteEvidence {
             shrinks: self.shrinks,
             tail: ended.saturating_sub(sample.last_token()),
         };
-        let is_unusual = FinishClass::of(&sample.finish_reason) == FinishClass::Unusual;
+        let is_unusual = sample.items.is_none()
+            && FinishClass::of(&sample.finish_reason) == FinishClass::Unusual;
         let first = [
             (!sample.unread.is_empty(), Note::UnreadText),
             (is_unusual, Note::UnusualFinishReason),
@@ -1666,7 +1764,7 @@ fn applicable(notes: impl IntoIterator<Item = (bool, Note)>) -> impl Iterator<It
 
 /// Returns the number of generated tokens and its source.
 fn count(
-    by_server: Option<u64>,
+    (by_server, is_document): (Option<u64>, bool),
     events: u64,
     fallback: TokenCount,
     texts: &dyn Fn() -> [String; 3],
@@ -1695,10 +1793,13 @@ fn count(
                 None => "the server sent no usage that counts the whole answer",
                 Some(_) => "the server's usage counts no generated token, though tokens arrived",
             };
-            let message = format!(
-                "{what}; `token_count: chunks` in the model's config would count each event as \
-                 a token"
-            );
+            let help = match is_document {
+                true => "a `tokenizer` in `token_count` of the model's config would count them",
+                false => {
+                    "`token_count: chunks` in the model's config would count each event as a token"
+                }
+            };
+            let message = format!("{what}; {help}");
             Err(RequestError::new(ErrorKind::NoUsage, message))
         }
     }
@@ -1776,6 +1877,9 @@ fn compressed(recording: &Recording) -> Option<RequestError> {
 fn no_events(recording: &Recording, protocol: &dyn Protocol) -> RequestError {
     let body = recording.body();
     if body.trim_ascii().is_empty() {
+        if !protocol.is_streamed() {
+            return RequestError::new(ErrorKind::NoToken, "the server answered with an empty body");
+        }
         return RequestError::new(
             ErrorKind::NoToken,
             "the server answered with an empty stream (some servers do so when the prompt is too \

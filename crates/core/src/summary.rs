@@ -414,7 +414,7 @@ impl Turns {
     }
 
     fn add(&mut self, sample: &Sample) {
-        self.ttft.push(sample.first_token().as_secs_f64());
+        self.ttft.extend(Metric::TTFT.of(sample));
         self.prompt_tokens.extend(sample.prompt_tokens.map(|tokens| tokens as f64));
         self.cached_tokens.extend(sample.cached_tokens.map(|tokens| tokens as f64));
     }
@@ -631,7 +631,10 @@ impl Summary {
                 None => comparable.push(vec![group]),
             }
         }
-        comparable.iter_mut().for_each(|of| of.sort_by(|a, b| b.speed().total_cmp(&a.speed())));
+        for of in &mut comparable {
+            let metric = ranking_metric(of);
+            of.sort_by(|a, b| b.rank_value(metric).total_cmp(&a.rank_value(metric)));
+        }
         comparable.sort_by_key(|of| of[0].spec.workload.is_some());
         comparable
     }
@@ -1059,8 +1062,11 @@ impl Group {
     /// mean may differ from that of the runs, so they are scaled to it.
     fn batches(&self, metric: &Metric, of_run: fn(&LoadStats) -> Option<f64>) -> Vec<f64> {
         let read: fn(&Batch) -> f64 = match metric {
-            _ if metric == Metric::OUTPUT_THROUGHPUT
-                || metric == Metric::OUTPUT_THROUGHPUT_PER_GPU =>
+            _ if metric.is_one_of(&[
+                Metric::OUTPUT_THROUGHPUT,
+                Metric::OUTPUT_THROUGHPUT_PER_GPU,
+                Metric::ITEM_THROUGHPUT,
+            ]) =>
             {
                 |batch| batch.output_throughput
             }
@@ -1085,9 +1091,35 @@ impl Group {
         }
     }
 
-    /// Returns the mean `generation_speed` for the ranking; below every speed if it is absent.
-    fn speed(&self) -> f64 {
-        self.figure(Metric::GENERATION_SPEED, Statistic::Mean).unwrap_or(-1.0)
+    /// Returns the mean of `metric` for the ranking, more being better; below every mean if it is
+    /// absent.
+    fn rank_value(&self, metric: &Metric) -> f64 {
+        match self.figure(metric, Statistic::Mean) {
+            Ok(mean) if metric.better == Better::Lower => -mean,
+            Ok(mean) => mean,
+            Err(_) => f64::NEG_INFINITY,
+        }
+    }
+
+    /// Returns whether it has valid answers and all of them were not streamed.
+    fn is_unstreamed(&self) -> bool {
+        let lacking = self.tally.lacking(Metric::GENERATION_SPEED);
+        let unstreamed = lacking.reasons.get(&MissingReason::NotStreamed);
+        lacking.all > 0 && unstreamed == Some(&lacking.all)
+    }
+}
+
+/// Returns the figure by which groups that can be compared are ranked: `generation_speed` or, if none
+/// of their answers were streamed, `items_per_second` of items and `e2e` of others.
+pub fn ranking_metric(groups: &[&Group]) -> &'static Metric {
+    let with_answers = || groups.iter().filter(|group| group.tally.valid > 0);
+    let is_unstreamed =
+        with_answers().count() > 0 && with_answers().all(|group| group.is_unstreamed());
+    let has_items = || with_answers().all(|group| group.count(Metric::ITEMS_PER_SECOND) > 0);
+    match is_unstreamed {
+        false => Metric::GENERATION_SPEED,
+        true if has_items() => Metric::ITEMS_PER_SECOND,
+        true => Metric::E2E,
     }
 }
 

@@ -442,6 +442,8 @@ fn scale(kind: Unit, unit: &str) -> Option<f64> {
         (Unit::Joules, "Wh") => Some(3600.0),
         (Unit::JoulesPerToken, "J/tok" | "J/token" | "J") => Some(1.0),
         (Unit::CostPerMillionTokens, "" | "/Mtok") => Some(1.0),
+        (Unit::Items, "" | "items") => Some(1.0),
+        (Unit::ItemsPerSecond, "" | "items/s") => Some(1.0),
         _ => None,
     }
 }
@@ -457,6 +459,8 @@ fn units(kind: Unit) -> &'static str {
         Unit::Joules => "J, kJ or Wh",
         Unit::JoulesPerToken => "J/tok",
         Unit::CostPerMillionTokens => "/Mtok, or without a unit",
+        Unit::Items => "items, or without a unit",
+        Unit::ItemsPerSecond => "items/s, or without a unit",
     }
 }
 
@@ -468,8 +472,8 @@ fn example(metric: &Metric) -> String {
     match metric.unit {
         Unit::Seconds => format!("{} <= 500 ms", metric.name),
         Unit::TokensPerSecond => format!("{} >= 80", metric.name),
-        Unit::Tokens | Unit::Requests => format!("{} >= 64", metric.name),
-        Unit::RequestsPerSecond => format!("{} >= 10", metric.name),
+        Unit::Tokens | Unit::Requests | Unit::Items => format!("{} >= 64", metric.name),
+        Unit::RequestsPerSecond | Unit::ItemsPerSecond => format!("{} >= 10", metric.name),
         Unit::Percent if metric.better == Better::Higher => {
             format!("{} >= 99 %", metric.name)
         }

@@ -325,10 +325,16 @@ pub(super) struct Streaming {
     pub(super) model: String,
     /// Seconds since 1970.
     pub(super) created: u64,
+    /// The number of items of the answer, if it is not generated text.
+    pub(super) items: Option<u64>,
     /// When the request had been read completely.
     pub(super) received: Instant,
     /// Whether the whole answer, to the end of its body, has been queued.
     pub(super) is_whole: bool,
+    /// Whether a step has been queued.
+    pub(super) is_begun: bool,
+    /// Whether the connection stays open afterwards.
+    pub(super) keep_alive: bool,
     /// When the next events are due, as far as the server's batch has decided it; `None` if the
     /// script decides.
     pub(super) grants: Option<VecDeque<Instant>>,
@@ -347,10 +353,22 @@ impl Streaming {
         if !self.is_granted() {
             return NextWrite::Granted;
         }
+        let (is_intact, is_cut) = (self.stream.is_intact(), self.stream.is_cut());
         let Some(step) = self.stream.next() else {
+            if self.stream.is_document() && !self.is_begun {
+                outbox.push_head(wire::stream_head("application/json", self.keep_alive));
+            }
             return NextWrite::End(self.stream.ending(), self.received + self.stream.at());
         };
         let due = self.received + step.at;
+        self.is_begun = true;
+        if self.stream.is_document() {
+            let trailer = self.stream.next().into_iter().flat_map(|trailer| trailer.messages);
+            let messages = step.messages.into_iter().chain(trailer).collect();
+            self.prepare_document(messages, (due, is_intact, is_cut), protocol, outbox);
+            self.is_prepared = true;
+            return NextWrite::At(due);
+        }
         for (bytes, token_events) in self.pieces(step, protocol) {
             outbox.push_body(bytes, due, token_events);
         }
@@ -366,6 +384,41 @@ impl Streaming {
         }
         self.is_prepared = true;
         NextWrite::At(due)
+    }
+
+    /// Queues an answer that is one document. A fault that ends a stream after some tokens cuts a
+    /// document in its middle.
+    fn prepare_document(
+        &mut self,
+        messages: Vec<Vec<MessagePart<'static>>>,
+        (due, is_intact, is_cut): (Instant, bool, bool),
+        protocol: &dyn Protocol,
+        outbox: &mut Outbox,
+    ) {
+        let ended = with_ending(messages, protocol).into_iter().flatten();
+        let items = self.items.map(MessagePart::Items);
+        let parts: Vec<_> = items.into_iter().chain(ended).collect();
+        let (document, _) = self.frame(parts, protocol);
+        if is_intact {
+            self.is_whole = true;
+            let answer = wire::json_answer(200, &document, None, self.keep_alive);
+            return outbox.push_body(answer, due, 1);
+        }
+        let kept = if is_cut { &document[..document.len() / 2] } else { &document[..] };
+        let size = self.stream.split().unwrap_or(usize::MAX).max(1);
+        let mut pieces: Vec<_> = kept.chunks(size).collect();
+        let last = pieces.pop().unwrap_or_default();
+        let mut head = wire::stream_head("application/json", self.keep_alive);
+        for piece in pieces {
+            wire::push_chunk(&mut head, piece);
+            outbox.push_body(mem::take(&mut head), due, 0);
+        }
+        wire::push_chunk(&mut head, last);
+        self.is_whole = !is_cut;
+        if self.is_whole {
+            head.extend_from_slice(wire::LAST_CHUNK);
+        }
+        outbox.push_body(head, due, u64::from(!is_cut));
     }
 
     /// Returns whether it is known when the next step is due. A batch decides that for each event,

@@ -62,6 +62,7 @@ impl Script {
             min_tokens: 0,
             prompt_chars: 40,
             include_usage: true,
+            streamed: true,
         };
         let ScriptedResponse::Stream(mut stream) = self.answer(&facts) else { return None };
         let (id, envelope) = (self.id(number), Envelope { model: "simulated", created: 0 });

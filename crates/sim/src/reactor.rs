@@ -367,7 +367,11 @@ impl Reactor {
                 Ok(Advance::Continue)
             }
             Phase::Streaming(streaming) => {
-                let turn = streaming.prepare(self.protocol, &mut connection.outbox);
+                let protocol = match streaming.stream.is_document() {
+                    true => self.protocol.unstreamed().unwrap_or(self.protocol),
+                    false => self.protocol,
+                };
+                let turn = streaming.prepare(protocol, &mut connection.outbox);
                 Ok(self.take_turn(turn, slot, connection))
             }
             Phase::Answered => self.next_request(connection),
@@ -537,8 +541,9 @@ impl Reactor {
         let received = pace::now();
         self.end_steps(received);
         let body = connection.inbox.split_to(head.body).freeze();
-        match Route::of(&head, self.protocol.path()) {
-            Route::Completion => self.complete((slot, connection), received, &body),
+        let protocol = routing::protocol_at(&head, self.protocol);
+        match Route::of(&head, protocol.path()) {
+            Route::Completion => self.complete((slot, connection), received, (&body, protocol)),
             Route::Models => self.answer_json(connection, 200, routing::MODELS),
             Route::Health => self.answer_json(connection, 200, routing::HEALTH),
             Route::Metrics => match &self.batch {
@@ -559,9 +564,9 @@ impl Reactor {
         &mut self,
         (slot, connection): (usize, &mut ClientConnection),
         received: Instant,
-        body: &[u8],
+        (body, protocol): (&[u8], &dyn Protocol),
     ) {
-        let intent = match routing::request_intent(body, self.protocol) {
+        let intent = match routing::request_intent(body, protocol) {
             Ok(intent) => intent,
             Err(message) => return self.answer_error(connection, 400, message),
         };
@@ -593,6 +598,7 @@ impl Reactor {
             min_tokens: intent.min_tokens,
             prompt_chars: intent.prompt_chars,
             include_usage: intent.usage,
+            streamed: intent.stream,
         }
     }
 
@@ -604,15 +610,21 @@ impl Reactor {
         intent: RequestIntent,
         received: Instant,
     ) {
-        let head = wire::stream_head(self.protocol.framing().content_type(), connection.keep_alive);
-        connection.outbox.push_head(head);
+        // The head of a document comes with it, as servers send it.
+        if !stream.is_document() {
+            let kind = self.protocol.framing().content_type();
+            connection.outbox.push_head(wire::stream_head(kind, connection.keep_alive));
+        }
         connection.phase = Phase::Streaming(Box::new(Streaming {
             stream,
             id,
             model: intent.model,
+            items: intent.items,
             created: pace::unix_seconds(),
             received,
             is_whole: false,
+            is_begun: false,
+            keep_alive: connection.keep_alive,
             grants,
             is_prepared: false,
         }));

@@ -33,6 +33,18 @@ impl Route {
     }
 }
 
+/// Returns the protocol of a request: the variant of `protocol` without streams, if its path differs
+/// and the request is for it.
+pub(super) fn protocol_at(
+    head: &RequestHead,
+    protocol: &'static dyn Protocol,
+) -> &'static dyn Protocol {
+    let is_for = |whole: &&dyn Protocol| {
+        whole.path() != protocol.path() && head.path.ends_with(whole.path())
+    };
+    protocol.unstreamed().filter(is_for).unwrap_or(protocol)
+}
+
 /// The body of the answer to [`Route::Models`].
 pub(super) const MODELS: &[u8] =
     br#"{"object":"list","data":[{"id":"simulated","object":"model"}]}"#;
@@ -67,7 +79,8 @@ pub(super) fn request_intent(
 ) -> Result<RequestIntent, &'static str> {
     let body = serde_json::from_slice(body).map_err(|_| "the body is not a JSON object")?;
     let intent = protocol.request_intent(&body);
-    match intent.stream {
+    let has_documents = !protocol.is_streamed() || protocol.unstreamed().is_some();
+    match intent.stream || has_documents {
         true => Ok(intent),
         false => Err("the simulated endpoint only streams: send \"stream\": true"),
     }
@@ -109,7 +122,7 @@ fn usage(usage: &Usage) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use llm_stream_core::protocol::OpenAiChat;
+    use llm_stream_core::protocol::{OpenAiChat, TgiGenerateStream};
 
     use super::*;
 
@@ -132,6 +145,7 @@ mod tests {
                 max_tokens: Some(7),
                 min_tokens: 0,
                 prompt_chars: 7,
+                items: None,
                 stream: true,
                 usage: true,
             })
@@ -139,8 +153,28 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_not_an_object_or_does_not_ask_for_a_stream_is_refused() {
-        for body in ["", "[1]", "\"x\"", "{}", r#"{"stream":false}"#] {
+    fn the_body_or_the_path_asks_for_an_answer_without_a_stream() {
+        for body in ["{}", r#"{"stream":false}"#] {
+            let intent = request_intent(body.as_bytes(), &OpenAiChat).expect("an intent");
+            assert!(!intent.stream, "{body}");
+        }
+        for (path, stream) in [("/generate", false), ("/generate_stream", true)] {
+            let head = RequestHead {
+                method: "POST".into(),
+                path: path.into(),
+                body: 2,
+                keep_alive: true,
+                expects_continue: false,
+            };
+            let protocol = protocol_at(&head, &TgiGenerateStream);
+            assert_eq!(Route::of(&head, protocol.path()), Route::Completion);
+            assert_eq!(request_intent(b"{}", protocol).map(|intent| intent.stream), Ok(stream));
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_not_an_object_is_refused() {
+        for body in ["", "[1]", "\"x\""] {
             assert!(request_intent(body.as_bytes(), &OpenAiChat).is_err(), "{body}");
         }
     }

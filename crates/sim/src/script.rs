@@ -142,6 +142,8 @@ pub(super) struct RequestFacts {
     pub(super) min_tokens: u64,
     /// Whether it asks for the usage.
     pub(super) include_usage: bool,
+    /// Whether it asks for a stream.
+    pub(super) streamed: bool,
 }
 
 /// The answer to a request.
@@ -336,6 +338,8 @@ pub(super) struct AnswerStream {
     /// Token events per step; 0 without `merge`.
     merge: u64,
     split: Option<usize>,
+    /// Whether all of the answer is one document, which is due with the last token.
+    is_document: bool,
     role: bool,
     tail: Vec<MessagePart<'static>>,
     ending: StreamEnd,
@@ -353,6 +357,7 @@ impl AnswerStream {
             events: TokenEvents::new(script, facts),
             merge: 0,
             split: None,
+            is_document: !facts.streamed,
             role: true,
             tail: script.tail(facts),
             ending: StreamEnd::Clean,
@@ -376,7 +381,25 @@ impl AnswerStream {
         if let Some(cut) = cut {
             cut.apply(&mut stream);
         }
+        if stream.is_document {
+            stream.merge = u64::MAX;
+        }
         stream
+    }
+
+    /// Returns whether all of the answer is one document.
+    pub(super) fn is_document(&self) -> bool {
+        self.is_document
+    }
+
+    /// Returns whether the document is written as a whole: no fault cuts or splits it.
+    pub(super) fn is_intact(&self) -> bool {
+        self.split.is_none() && !self.is_cut()
+    }
+
+    /// Returns whether a fault ends the answer early.
+    pub(super) fn is_cut(&self) -> bool {
+        self.tail.is_empty()
     }
 
     /// Returns whether a step is one write, instead of a write per message.
@@ -637,6 +660,7 @@ mod tests {
         min_tokens: 0,
         prompt_chars: 9,
         include_usage: true,
+        streamed: true,
     };
 
     fn script(tokens: u64, faults: &[FaultKind]) -> Script {

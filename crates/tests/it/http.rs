@@ -71,11 +71,14 @@ pub(crate) fn client_by(route: &ConnectOptions, case: &Case, key: Option<&Secret
         url,
         headers: &access.headers,
         api_key: key,
-        timeouts: target.timeouts,
+        timeouts: target.request_timeouts(),
         transport: target.transport,
         connection: target.connection,
         protocol: target.protocol,
-        answer: AnswerForm::Stream { needs_usage: true },
+        answer: match target.protocol.is_streamed() {
+            true => AnswerForm::Stream { needs_usage: true },
+            false => AnswerForm::Document,
+        },
         route,
     })
     .expect("a client")

@@ -35,6 +35,7 @@ mod live_view;
 mod memory;
 mod mutated;
 mod names;
+mod non_streaming;
 mod other_tools;
 mod outcomes;
 mod page;

@@ -169,6 +169,7 @@ fn format_part(part: &MessagePart<'_>) -> String {
         MessagePart::Error(message) => format!("Error {message:?}"),
         MessagePart::Role | MessagePart::End => format!("{part:?}"),
         MessagePart::Choice(index) => format!("Choice {index}"),
+        MessagePart::Items(items) => format!("Items {items}"),
         MessagePart::UnreadUsage(usage) => format!("UnreadUsage {usage}"),
         MessagePart::Unread(field, text) => format!("Unread {field} {text:?}"),
         MessagePart::Unknown(excerpt) => format!("Unknown {excerpt:?}"),
@@ -573,6 +574,8 @@ fn messages_are_written_as_vllm_writes_them() {
 fn body(extra: Value) -> Value {
     let extra_body = extra.as_object().expect("an object");
     OpenAiChat.body(&ChatRequest {
+        documents: &[],
+        batch: 1,
         model: "m",
         messages: &Prompt::new("p", Some("Be brief."), "Hello").messages,
         temperature: Some(0.0),
@@ -588,6 +591,8 @@ fn body(extra: Value) -> Value {
 fn the_body_requests_a_stream_with_usage() {
     insta::assert_snapshot!(body(json!({})), @r#"{"model":"m","messages":[{"role":"system","content":"Be brief."},{"role":"user","content":"Hello"}],"temperature":0.0,"max_tokens":64,"stream":true,"stream_options":{"include_usage":true}}"#);
     let ask = ChatRequest {
+        documents: &[],
+        batch: 1,
         model: "m",
         messages: &Prompt::new("p", None, "Hello").messages,
         temperature: Some(0.7),
@@ -636,7 +641,7 @@ fn fields_that_would_break_the_measurement_are_refused() {
         OpenAiChat.forbidden_field(key, value).expect("refused") + "\n"
     };
     insta::assert_snapshot!(refused.iter().map(why).collect::<String>(), @r#"
-    `stream: false` would turn off the stream that is measured
+    `stream: false` would turn off the stream that is measured: write it as a field of the model instead
     `stream_options: {"include_usage":false}` would turn off the token counts that the speeds are computed from; for a server that refuses the field, `stream_options: null` leaves it out, and `token_count` says who counts then
     `stream_options: false` is not a mapping; for a server that refuses the field, `stream_options: null` leaves it out
     `n: 2` would mix several answers in the stream that is measured

@@ -234,6 +234,7 @@ fn owned(message: Message<'_>) -> Message<'static> {
         MessagePart::Error(error) => MessagePart::Error(error),
         MessagePart::End => MessagePart::End,
         MessagePart::Choice(index) => MessagePart::Choice(index),
+        MessagePart::Items(items) => MessagePart::Items(items),
         MessagePart::UnreadUsage(usage) => MessagePart::UnreadUsage(usage),
         MessagePart::Unread(field, said) => MessagePart::Unread(text(field), text(said)),
         MessagePart::Unknown(excerpt) => MessagePart::Unknown(excerpt),
@@ -550,6 +551,8 @@ fn each_protocol_sends_the_same_settings() {
             .collect();
         for (temperature, system) in [(0.0, Some("Be brief.")), (0.7, None)] {
             let body = protocol.body(&ChatRequest {
+                documents: &[],
+                batch: 1,
                 model: "m",
                 messages: &Prompt::new("p", system, "Hello").messages,
                 temperature: Some(temperature),
@@ -583,6 +586,8 @@ fn each_protocol_sends_a_conversation_with_an_image() {
     let mut output = String::new();
     for protocol in protocol::ALL {
         let body = protocol.body(&ChatRequest {
+            documents: &[],
+            batch: 1,
             model: "m",
             messages: &messages,
             temperature: Some(0.0),
@@ -623,6 +628,8 @@ fn each_protocol_sends_tools_in_its_own_way() {
     for protocol in protocol::ALL {
         let fields = |listed: &[Tool], choice: Option<ToolChoice>| {
             let body = protocol.body(&ChatRequest {
+                documents: &[],
+                batch: 1,
                 model: "m",
                 messages: &Prompt::new("p", None, "Hello").messages,
                 temperature: Some(0.0),
@@ -661,6 +668,8 @@ fn each_protocol_sends_tools_in_its_own_way() {
 /// with one.
 fn body_with(protocol: &dyn Protocol, extra: &Value, temperature: Option<f64>) -> Value {
     protocol.body(&ChatRequest {
+        documents: &[],
+        batch: 1,
         model: "m",
         messages: &Prompt::new("p", Some("Be brief."), "Hello").messages,
         temperature,
@@ -868,7 +877,10 @@ fn rows() -> BTreeMap<&'static str, String> {
                     MessagePart::Timings(_) => shows[5] = true,
                     MessagePart::Error(_) => shows[6] |= fixture.recording.status == 200,
                     MessagePart::End => shows[7] = true,
-                    MessagePart::Role | MessagePart::Finish(_) | MessagePart::Choice(_) => {}
+                    MessagePart::Role
+                    | MessagePart::Finish(_)
+                    | MessagePart::Choice(_)
+                    | MessagePart::Items(_) => {}
                     MessagePart::Unread(..)
                     | MessagePart::Unknown(_)
                     | MessagePart::UnreadUsage(_) => {

@@ -53,6 +53,7 @@ fn frame(protocol: &dyn Protocol, data: &str) -> Vec<u8> {
     match protocol.framing() {
         Framing::Events => format!("data: {data}\n\n").into_bytes(),
         Framing::Lines => format!("{data}\n").into_bytes(),
+        Framing::Document => data.as_bytes().to_vec(),
     }
 }
 

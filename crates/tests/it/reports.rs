@@ -197,6 +197,7 @@ workloads: { at-once: { concurrency: 3, requests: 3, runs: 2 } }
                 begun: Duration::ZERO,
                 ended: Duration::from_millis(at + 64),
                 tokens: Some(4),
+                has_items: false,
                 refused: None,
                 is_good: None,
             }

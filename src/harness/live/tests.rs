@@ -265,6 +265,7 @@ fn a_load_that_has_ended_decides_its_thresholds() {
         begun: Duration::from_millis(100 * n),
         ended: Duration::from_millis(100 * n + 100),
         tokens: Some(8),
+        has_items: false,
         refused: None,
         is_good: None,
     };

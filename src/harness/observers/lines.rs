@@ -121,6 +121,9 @@ fn names(prompts: &[Arc<Prompt>]) -> String {
 
 fn warm_up(outcome: &Result<Sample, RequestError>) -> String {
     match outcome {
+        Ok(sample) if !sample.is_streamed => {
+            format!("    Warmup completed: {}\n", whole_figures(sample))
+        }
         Ok(sample) => {
             let speed = figure(Metric::GENERATION_SPEED, 1, sample);
             format!("    Warmup completed: {speed} generation tokens/sec\n")
@@ -170,17 +173,34 @@ fn end(outcome: TrialOutcome<'_>) -> Option<String> {
 
 /// Formats the figures and notes of an answer.
 fn figures(sample: &Sample) -> String {
-    let mut line = format!(
-        "{} total tokens/sec, {} generation tokens/sec, {} preprocess tokens/sec",
-        figure(Metric::TOTAL_TOKENS_PER_SECOND, 2, sample),
-        figure(Metric::GENERATION_SPEED, 1, sample),
-        figure(Metric::PREPROCESS_SPEED, 1, sample),
-    );
+    let mut line = match sample.is_streamed {
+        true => streamed_figures(sample),
+        false => whole_figures(sample),
+    };
     let notes: Vec<_> = sample.noted().map(|(_, words)| words).collect();
     if !notes.is_empty() {
         line.push_str(&format!(" ({})", notes.join(", ")));
     }
     line
+}
+
+fn streamed_figures(sample: &Sample) -> String {
+    format!(
+        "{} total tokens/sec, {} generation tokens/sec, {} preprocess tokens/sec",
+        figure(Metric::TOTAL_TOKENS_PER_SECOND, 2, sample),
+        figure(Metric::GENERATION_SPEED, 1, sample),
+        figure(Metric::PREPROCESS_SPEED, 1, sample),
+    )
+}
+
+/// Formats the figures of an answer that was not streamed.
+fn whole_figures(sample: &Sample) -> String {
+    let e2e = Metric::E2E.of(sample).unwrap_or_default();
+    let (rate, unit) = match sample.items {
+        Some(_) => (Metric::ITEMS_PER_SECOND, "items"),
+        None => (Metric::TOTAL_TOKENS_PER_SECOND, "total tokens"),
+    };
+    format!("{} {unit}/sec, {:.1} ms, not streamed", figure(rate, 2, sample), e2e * 1e3)
 }
 
 fn figure(metric: &Metric, digits: usize, sample: &Sample) -> String {
@@ -208,9 +228,13 @@ fn load(workload: &Workload, tally: &Tally, stats: &LoadStats) -> String {
         (Some(asked), Some(rate)) => format!("{rate:.2} requests/sec started of {asked}"),
         _ => format!("{concurrency:.1} in flight"),
     };
-    let output = output_throughput.map_or_else(|| "n/a".into(), |speed| format!("{speed:.1}"));
+    let (output, unit) = match stats.item_throughput {
+        Some(items) => (Some(items), "items"),
+        None => (*output_throughput, "output tokens"),
+    };
+    let output = output.map_or_else(|| "n/a".into(), |speed| format!("{speed:.1}"));
     format!(
-        "      {done}, {output} output tokens/sec, \
+        "      {done}, {output} {unit}/sec, \
          {request_throughput:.2} requests/sec, {offered}\n"
     )
 }

@@ -1,5 +1,6 @@
 //! A run as the page reads it, and the figures of `run.json` as the page shows them.
 
+use llm_stream_core::lacking::MissingReason;
 use maud::{Markup, Render, html};
 
 use super::{
@@ -73,8 +74,13 @@ impl<'p> PageGroup<'p> {
         }
     }
 
-    /// Returns why a statistic is absent: the number of values that it needs, or a dash.
+    /// Returns why a statistic is absent: that nothing was streamed, the number of values that it
+    /// needs, or a dash.
     pub(super) fn why_absent(&self, metric: &str, statistic: &str) -> String {
+        let reasons = self.figure(metric).map(|figure| &figure.lacking_because);
+        if reasons.is_some_and(|reasons| reasons.get(MissingReason::NotStreamed.name()).is_some()) {
+            return MissingReason::NotStreamed.to_string();
+        }
         let needs = self.figure(metric).and_then(|figure| figure.needs.get(statistic));
         needs.map_or_else(|| "–".into(), |needs| format!("needs {needs}"))
     }

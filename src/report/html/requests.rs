@@ -297,7 +297,8 @@ impl GroupRequests {
         let arrivals = &sample.token_events;
         let gaps = arrivals.windows(2).map(|pair| pair[1].saturating_sub(pair[0]));
         gaps.for_each(|gap| self.gaps.add(gap.as_secs_f64() * 1e3));
-        if self.timelines.is_due(self.points.len()) {
+        // An answer without a stream has nothing to draw between its ends.
+        if sample.is_streamed && self.timelines.is_due(self.points.len()) {
             self.timelines.push(timeline(&sample, line, number));
         }
     }

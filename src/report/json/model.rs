@@ -314,8 +314,8 @@ report! {
         /// Valid requests, or runs, without the figure. The statistics are those of the others; if
         /// these are fewer than the config's `min_share`, thresholds fail.
         lacking: usize,
-        /// Those without the figure, by reason: a note, `one_event`, `not_available`, or
-        /// `one_token_asked`, which does not count as missing.
+        /// Those without the figure, by reason: a note, `not_streamed`, `one_event`, `not_available`,
+        /// or `one_token_asked`, which does not count as missing.
         #[schema(with = "BTreeMap<String, NonZeroUsize>")]
         lacking_because: ByName<usize>,
         mean: Option<f64>,
@@ -369,6 +369,9 @@ report! {
         /// Tokens of the valid requests per second; null if the server's count of an answer is
         /// impossible.
         output_throughput: Option<f64>,
+        /// Items of the valid requests per second; null for generated text.
+        #[serde(default)]
+        item_throughput: Option<f64>,
         /// Requests per second that met every limit of `goodput`; null without limits.
         goodput: Option<f64>,
         /// Those as a percentage of all requests.

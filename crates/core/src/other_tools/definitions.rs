@@ -127,8 +127,12 @@ impl DefinitionsCollector {
         Self { storage: storage.clone(), groups: Vec::new() }
     }
 
-    /// Adds a valid answer to the group `name`. `place` is its place in a load, if it has one.
+    /// Adds a valid answer to the group `name`. `place` is its place in a load, if it has one. The
+    /// definitions differ in the times of tokens, so an answer that was not streamed is left out.
     pub fn add(&mut self, name: &str, place: Option<LoadPlace>, sample: &Sample) {
+        if !sample.is_streamed {
+            return;
+        }
         let found = self.groups.iter().position(|(group, _)| group == name);
         let index = found.unwrap_or_else(|| {
             self.groups.push((name.to_owned(), GroupCollector::new(&self.storage)));

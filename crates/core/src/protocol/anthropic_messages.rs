@@ -13,6 +13,7 @@ use super::{
     delta::{self, Texts},
     json::JsonTree,
     openai,
+    unstreamed::{DocumentForm, Unstreamed},
     wire::{self, counted},
 };
 use crate::{
@@ -47,6 +48,10 @@ impl Protocol for AnthropicMessages {
 
     fn key_header(&self) -> (HeaderName, &'static str) {
         (HeaderName::from_static("x-api-key"), "")
+    }
+
+    fn unstreamed(&self) -> Option<&'static dyn Protocol> {
+        Some(&Unstreamed(AnthropicMessages))
     }
 
     fn body(&self, ask: &ChatRequest<'_>) -> Value {
@@ -86,7 +91,7 @@ impl Protocol for AnthropicMessages {
             "max_tokens" => "`max_tokens` is set by the model's field `max_tokens`".into(),
             "temperature" => "`temperature` is set by the model's field `temperature`".into(),
             "stream" if *value != true => {
-                format!("`stream: {value}` would turn off the stream that is measured")
+                format!("`stream: {value}` {}", wire::STREAM_FIELD)
             }
             _ => return None,
         })
@@ -151,6 +156,37 @@ impl Protocol for AnthropicMessages {
 
     fn encode_error(&self, status: u16, message: &str) -> Vec<u8> {
         error_json(status, message).to_string().into_bytes()
+    }
+}
+
+impl DocumentForm for AnthropicMessages {
+    fn document<'a>(&self, tree: &JsonTree<'a>, fields: &TextFields) -> Message<'a> {
+        let blocks = tree.get("content");
+        let mut parts: Vec<_> = blocks.items().flat_map(|block| started(block, fields)).collect();
+        parts.extend(wire::finish_reason(tree.get("stop_reason")));
+        parts.extend(wire::read_usage(usage(tree.get("usage")), tree.get("usage")));
+        parts.extend(wire::error(tree, "", !blocks.is_empty()));
+        Message { id: wire::id(tree), parts }
+    }
+
+    fn document_json(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Value {
+        let text = |kind| wire::text_of(kind, &message.parts);
+        let thinking = text(TokenKind::Reasoning)
+            .map(|text| json!({"type": "thinking", "thinking": text, "signature": ""}));
+        let answer = text(TokenKind::Answer).map(|text| json!({"type": "text", "text": text}));
+        let call = text(TokenKind::ToolCall)
+            .map(|name| json!({"type": "tool_use", "id": "toolu_0", "name": name, "input": {}}));
+        let content: Vec<_> = [thinking, answer, call].into_iter().flatten().collect();
+        json!({
+            "id": message.id,
+            "type": "message",
+            "role": "assistant",
+            "model": envelope.model,
+            "content": content,
+            "stop_reason": wire::finish_of(&message.parts),
+            "stop_sequence": null,
+            "usage": wire::usage_of(&message.parts).map(|usage| usage_json(&usage)),
+        })
     }
 }
 

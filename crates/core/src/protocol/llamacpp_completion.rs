@@ -10,6 +10,7 @@ use super::{
     delta::{self, Texts},
     json::JsonTree,
     openai,
+    unstreamed::{DocumentForm, Unstreamed},
     wire::{self, counted, event, timed},
 };
 use crate::framing::Frame;
@@ -33,6 +34,10 @@ impl Protocol for LlamaCppCompletion {
 
     fn prefix(&self) -> &'static str {
         ""
+    }
+
+    fn unstreamed(&self) -> Option<&'static dyn Protocol> {
+        Some(&Unstreamed(LlamaCppCompletion))
     }
 
     fn body(&self, ask: &ChatRequest<'_>) -> Value {
@@ -70,7 +75,7 @@ impl Protocol for LlamaCppCompletion {
                 format!("`{key}` is set by the model's field `max_tokens`")
             }
             "stream" if *value != true => {
-                format!("`stream: {value}` would turn off the stream that is measured")
+                format!("`stream: {value}` {}", wire::STREAM_FIELD)
             }
             "n_cmpl" | "n" if *value != 1 => {
                 format!("`{key}: {value}` would mix several answers in the stream that is measured")
@@ -123,6 +128,16 @@ impl Protocol for LlamaCppCompletion {
 
     fn encode_error(&self, status: u16, message: &str) -> Vec<u8> {
         openai::error_json(status, message).to_string().into_bytes()
+    }
+}
+
+impl DocumentForm for LlamaCppCompletion {
+    fn document<'a>(&self, tree: &JsonTree<'a>, fields: &TextFields) -> Message<'a> {
+        message(tree, "", fields)
+    }
+
+    fn document_json(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Value {
+        piece_json(&message.parts, envelope)
     }
 }
 

@@ -7,6 +7,7 @@ mod anthropic_messages;
 mod delta;
 mod error_text;
 mod fast_path;
+mod items;
 mod json;
 mod llamacpp_completion;
 mod ollama_chat;
@@ -15,6 +16,7 @@ mod openai_chat;
 mod openai_completions;
 mod openai_responses;
 mod tgi_generate_stream;
+mod unstreamed;
 mod wire;
 
 use std::{borrow::Cow, fmt, time::Duration};
@@ -24,10 +26,16 @@ use http::{HeaderName, HeaderValue, header};
 use serde_json::{Map, Value};
 
 pub use self::{
-    anthropic_messages::AnthropicMessages, fast_path::EventTemplate,
-    llamacpp_completion::LlamaCppCompletion, ollama_chat::OllamaChat, openai_chat::OpenAiChat,
-    openai_completions::OpenAiCompletions, openai_responses::OpenAiResponses,
-    tgi_generate_stream::TgiGenerateStream, wire::NEVER_LEFT_OUT,
+    anthropic_messages::AnthropicMessages,
+    fast_path::EventTemplate,
+    items::{OpenAiEmbeddings, Rerank},
+    llamacpp_completion::LlamaCppCompletion,
+    ollama_chat::OllamaChat,
+    openai_chat::OpenAiChat,
+    openai_completions::OpenAiCompletions,
+    openai_responses::OpenAiResponses,
+    tgi_generate_stream::TgiGenerateStream,
+    wire::NEVER_LEFT_OUT,
 };
 use crate::{
     exact,
@@ -59,6 +67,17 @@ pub trait Protocol: fmt::Debug + Send + Sync {
         &["DONE"]
     }
 
+    /// The variant of the protocol whose answers are not streamed, for a model with `stream: false`;
+    /// `None` if the protocol has no such answers.
+    fn unstreamed(&self) -> Option<&'static dyn Protocol> {
+        None
+    }
+
+    /// Whether answers are streams of tokens.
+    fn is_streamed(&self) -> bool {
+        self.framing() != Framing::Document
+    }
+
     /// The headers of every request.
     fn headers(&self) -> Vec<(HeaderName, HeaderValue)> {
         Vec::new()
@@ -80,6 +99,22 @@ pub trait Protocol: fmt::Debug + Send + Sync {
     /// The fields that demand a length of the answer: `ignore_eos`, `min_tokens`.
     fn length_fields(&self) -> &'static [&'static str] {
         &[]
+    }
+
+    /// The number of items that a request with this body asks for; `None` if answers are generated
+    /// text. Items are embeddings, or documents with a score.
+    fn items_asked(&self, _body: &Value) -> Option<u64> {
+        None
+    }
+
+    /// Whether answers are items instead of generated text.
+    fn has_items(&self) -> bool {
+        self.items_asked(&Value::Null).is_some()
+    }
+
+    /// Whether requests have documents next to the prompt's text.
+    fn takes_documents(&self) -> bool {
+        false
     }
 
     /// The fields for tools: `tools`, `tool_choice`.
@@ -175,6 +210,10 @@ pub struct ChatRequest<'a> {
     pub min_tokens: Option<u64>,
     /// Whether the model must not end the answer by itself, if the protocol has such a field.
     pub ignore_eos: bool,
+    /// The documents that are scored, if the protocol has such a field.
+    pub documents: &'a [String],
+    /// The number of texts in one request, if the protocol can have several.
+    pub batch: u64,
     /// The tools that the model may call, if the protocol has such fields.
     pub tools: &'a Tools,
     /// The user's fields, which are merged last.
@@ -192,6 +231,8 @@ pub struct RequestIntent {
     pub min_tokens: u64,
     /// Characters of the prompt's text.
     pub prompt_chars: u64,
+    /// The number of items that the answer must have; `None` for generated text.
+    pub items: Option<u64>,
     /// Whether the answer is to be streamed.
     pub stream: bool,
     /// Whether the answer must contain the usage.
@@ -207,6 +248,7 @@ impl RequestIntent {
             max_tokens: None,
             min_tokens: 0,
             prompt_chars: 0,
+            items: None,
             stream: body.get("stream") == Some(&Value::Bool(true)),
             usage: true,
         }
@@ -241,6 +283,8 @@ pub enum MessagePart<'a> {
     Token(TokenKind, Cow<'a, str>),
     /// The following parts belong to the choice with this index. The default is choice 0.
     Choice(i64),
+    /// The number of items of the answer, all valid: see [`Protocol::items_asked`].
+    Items(u64),
     /// Text in an unknown field of the delta: the name and the text.
     Unread(Cow<'a, str>, Cow<'a, str>),
     /// An excerpt of an event that is not part of the protocol.
@@ -343,10 +387,23 @@ pub struct DecodeError(pub String);
 
 /// Returns the protocol with this name.
 pub fn by_name(name: &str) -> Option<&'static dyn Protocol> {
-    ALL.iter().copied().find(|protocol| protocol.name() == name)
+    all().find(|protocol| protocol.name() == name)
 }
 
-/// All protocols.
+/// Returns all protocols.
+pub fn all() -> impl Iterator<Item = &'static dyn Protocol> {
+    ALL.iter().chain(OF_ITEMS).copied()
+}
+
+/// Returns the names of all protocols.
+pub fn names() -> Vec<&'static str> {
+    all().map(Protocol::name).collect()
+}
+
+/// The protocols whose answers are items.
+pub const OF_ITEMS: &[&dyn Protocol] = &[&OpenAiEmbeddings, &Rerank];
+
+/// The protocols of generated text, whose answers are streamed.
 pub const ALL: &[&dyn Protocol] = &[
     &OpenAiChat,
     &OpenAiCompletions,

@@ -9,6 +9,7 @@ use super::{
     Timings, TokenKind, Usage,
     delta::{self, Texts},
     json::JsonTree,
+    unstreamed::{DocumentForm, Unstreamed},
     wire::{self, counted, timed},
 };
 use crate::{
@@ -41,6 +42,10 @@ impl Protocol for OllamaChat {
 
     fn framing(&self) -> Framing {
         Framing::Lines
+    }
+
+    fn unstreamed(&self) -> Option<&'static dyn Protocol> {
+        Some(&Unstreamed(OllamaChat))
     }
 
     fn body(&self, ask: &ChatRequest<'_>) -> Value {
@@ -77,9 +82,7 @@ impl Protocol for OllamaChat {
             _ if value.is_null() && wire::may_be_left_out(key) => None,
             "messages" => Some("`messages` is made from the prompts: use `prompts`".into()),
             "model" => Some("`model` is set by the model's field `model_name`".into()),
-            "stream" if *value != true => {
-                Some(format!("`stream: {value}` would turn off the stream that is measured"))
-            }
+            "stream" if *value != true => Some(format!("`stream: {value}` {}", wire::STREAM_FIELD)),
             "options" if !value.is_object() => Some(format!("`options: {value}` is not a mapping")),
             "options" => {
                 set_by("temperature", "temperature").or_else(|| set_by("num_predict", "max_tokens"))
@@ -129,6 +132,16 @@ impl Protocol for OllamaChat {
 
     fn encode_error(&self, _: u16, message: &str) -> Vec<u8> {
         json!({"error": message}).to_string().into_bytes()
+    }
+}
+
+impl DocumentForm for OllamaChat {
+    fn document<'a>(&self, tree: &JsonTree<'a>, fields: &TextFields) -> Message<'a> {
+        message(tree, "", fields)
+    }
+
+    fn document_json(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Value {
+        line_json(&message.parts, envelope)
     }
 }
 

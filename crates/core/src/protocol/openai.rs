@@ -231,7 +231,7 @@ pub(super) fn forbidden_field(prompt: &str, key: &str, value: &Value) -> Option<
         "temperature" | "max_tokens" => {
             return Some(format!("`{key}` is set by the model's field `{key}`"));
         }
-        "stream" if *value != true => "would turn off the stream that is measured",
+        "stream" if *value != true => wire::STREAM_FIELD,
         "stream_options" if !value.is_object() => {
             "is not a mapping; for a server that refuses the field, `stream_options: null` leaves \
              it out"

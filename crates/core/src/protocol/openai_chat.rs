@@ -13,6 +13,7 @@ use super::{
     delta::{self, Texts},
     json::JsonTree,
     openai,
+    unstreamed::{DocumentForm, Unstreamed},
     wire::{self, event, text_of},
 };
 use crate::{framing::Frame, prompt::Image};
@@ -33,6 +34,10 @@ impl Protocol for OpenAiChat {
 
     fn path(&self) -> &'static str {
         "/chat/completions"
+    }
+
+    fn unstreamed(&self) -> Option<&'static dyn Protocol> {
+        Some(&Unstreamed(OpenAiChat))
     }
 
     fn body(&self, ask: &ChatRequest<'_>) -> Value {
@@ -115,6 +120,24 @@ impl Protocol for OpenAiChat {
     }
 }
 
+impl DocumentForm for OpenAiChat {
+    fn document<'a>(&self, tree: &JsonTree<'a>, fields: &TextFields) -> Message<'a> {
+        openai::message(tree, "", |choice, parts| {
+            add_texts((choice, choice.get("message")), fields, parts);
+        })
+    }
+
+    fn document_json(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Value {
+        let mut document = chunk_json(message, envelope);
+        document["object"] = "chat.completion".into();
+        let mut answer = Value::Object(delta_json(&message.parts));
+        answer["role"] = "assistant".into();
+        let finish = wire::finish_of(&message.parts);
+        document["choices"] = json!([{"index": 0, "message": answer, "finish_reason": finish}]);
+        document
+    }
+}
+
 // -- from the server ------------------------------------------------------------------------------
 
 /// Fields of the delta besides reasoning.
@@ -130,12 +153,17 @@ const KNOWN: &[&str] = &[
 ];
 
 fn message<'a>(chunk: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message<'a> {
-    openai::message(chunk, name, |choice, parts| add_texts(choice, fields, parts))
+    openai::message(chunk, name, |choice, parts| {
+        add_texts((choice, choice.get("delta")), fields, parts);
+    })
 }
 
-/// Adds the texts of a choice's delta.
-fn add_texts<'a>(choice: &JsonTree<'a>, fields: &TextFields, parts: &mut Vec<MessagePart<'a>>) {
-    let delta = choice.get("delta");
+/// Adds the texts of a choice's delta or, in a whole answer, of its message.
+fn add_texts<'a>(
+    (choice, delta): (&JsonTree<'a>, &JsonTree<'a>),
+    fields: &TextFields,
+    parts: &mut Vec<MessagePart<'a>>,
+) {
     let before = parts.len();
     parts.extend(texts(delta, fields).parts());
     parts.extend(delta::unread(delta, KNOWN, fields));

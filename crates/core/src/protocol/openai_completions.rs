@@ -11,6 +11,7 @@ use super::{
     delta::{self, Texts},
     json::JsonTree,
     openai,
+    unstreamed::{DocumentForm, Unstreamed},
     wire::{self, event},
 };
 use crate::framing::Frame;
@@ -30,6 +31,10 @@ impl Protocol for OpenAiCompletions {
 
     fn path(&self) -> &'static str {
         "/completions"
+    }
+
+    fn unstreamed(&self) -> Option<&'static dyn Protocol> {
+        Some(&Unstreamed(OpenAiCompletions))
     }
 
     fn body(&self, ask: &ChatRequest<'_>) -> Value {
@@ -94,6 +99,16 @@ impl Protocol for OpenAiCompletions {
 
     fn encode_error(&self, status: u16, message: &str) -> Vec<u8> {
         openai::error_json(status, message).to_string().into_bytes()
+    }
+}
+
+impl DocumentForm for OpenAiCompletions {
+    fn document<'a>(&self, tree: &JsonTree<'a>, fields: &TextFields) -> Message<'a> {
+        message(tree, "", fields)
+    }
+
+    fn document_json(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Value {
+        chunk_json(message, envelope)
     }
 }
 

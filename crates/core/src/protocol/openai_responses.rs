@@ -14,6 +14,7 @@ use super::{
     error_text,
     json::JsonTree,
     openai,
+    unstreamed::{DocumentForm, Unstreamed},
     wire::{self, alone, timed},
 };
 use crate::{
@@ -38,6 +39,10 @@ impl Protocol for OpenAiResponses {
 
     fn path(&self) -> &'static str {
         "/responses"
+    }
+
+    fn unstreamed(&self) -> Option<&'static dyn Protocol> {
+        Some(&Unstreamed(OpenAiResponses))
     }
 
     fn body(&self, ask: &ChatRequest<'_>) -> Value {
@@ -90,7 +95,7 @@ impl Protocol for OpenAiResponses {
             "max_output_tokens" => {
                 return Some("`max_output_tokens` is set by the model's field `max_tokens`".into());
             }
-            "stream" if *value != true => "would turn off the stream that is measured",
+            "stream" if *value != true => wire::STREAM_FIELD,
             "background" if *value == true => "would have the answer generated out of sight",
             _ => return None,
         };
@@ -152,6 +157,46 @@ impl Protocol for OpenAiResponses {
     }
 }
 
+impl DocumentForm for OpenAiResponses {
+    fn document<'a>(&self, tree: &JsonTree<'a>, fields: &TextFields) -> Message<'a> {
+        let why = match tree.get("status").str() {
+            Some(status @ ("cancelled" | "failed")) => return failed(tree, tree, status),
+            // Without a status, as with any other error.
+            None => None,
+            Some(status) => ["completed", "incomplete"].into_iter().find(|of| *of == status),
+        };
+        let items = tree.get("output");
+        let mut parts: Vec<_> = items.items().flat_map(|item| of_item(item, fields)).collect();
+        if let Some(why) = why {
+            parts.extend(counted_end(tree, tree, why));
+        }
+        parts.extend(wire::error(tree, "", !items.is_empty()));
+        Message { id: wire::id(tree), parts }
+    }
+
+    fn document_json(&self, message: &Message<'_>, envelope: &Envelope<'_>) -> Value {
+        let text = |kind| wire::text_of(kind, &message.parts);
+        let reasoning = text(TokenKind::Reasoning).map(|text| {
+            let content = json!([{"type": "reasoning_text", "text": text}]);
+            json!({"type": "reasoning", "summary": [], "content": content})
+        });
+        let answer = text(TokenKind::Answer).map(|text| {
+            let content = json!([{"type": "output_text", "text": text, "annotations": []}]);
+            json!({"type": "message", "role": "assistant", "content": content})
+        });
+        let call = text(TokenKind::ToolCall)
+            .map(|text| json!({"type": "function_call", "name": "tool", "arguments": text}));
+        let status = match wire::finish_of(&message.parts) {
+            Some("completed") => "completed",
+            Some(_) => "incomplete",
+            None => "in_progress",
+        };
+        let mut document = response_json(message, envelope, status)["response"].take();
+        document["output"] = [reasoning, answer, call].into_iter().flatten().collect();
+        document
+    }
+}
+
 /// Formats a tool. The protocol's default is strict and the chat's is not, so `strict: false` is
 /// explicit.
 fn tool(tool: &Tool) -> Value {
@@ -190,15 +235,19 @@ fn message<'a>(event: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message
         "response.completed" | "response.incomplete" => {
             // vLLM reports a cancelled answer as completed.
             match response.get("status").str() {
-                Some(status @ ("cancelled" | "failed")) => return failed(event, status),
+                Some(status @ ("cancelled" | "failed")) => return failed(event, response, status),
                 Some("incomplete") => return last(event, "incomplete"),
                 _ => return last(event, kind.trim_start_matches("response.")),
             }
         }
         // llama.cpp's errors have no type.
-        "response.failed" | "response.cancelled" => return failed(event, kind),
-        _ if kind.ends_with("error") && wire::may_be_error(kind) => return failed(event, kind),
-        _ if response.get("status").str() == Some("failed") => return failed(event, "failed"),
+        "response.failed" | "response.cancelled" => return failed(event, response, kind),
+        _ if kind.ends_with("error") && wire::may_be_error(kind) => {
+            return failed(event, response, kind);
+        }
+        _ if response.get("status").str() == Some("failed") => {
+            return failed(event, response, "failed");
+        }
         "response.created" => vec![MessagePart::Role],
         "response.output_item.added" => delta::call(event.get("item"))
             .map(|call| MessagePart::Token(TokenKind::ToolCall, call))
@@ -214,12 +263,11 @@ fn message<'a>(event: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message
 /// Returns the error that an event of type `kind` reports in itself, its response or its delta.
 fn error<'a>(event: &JsonTree<'a>, kind: &str) -> Option<MessagePart<'a>> {
     let in_delta = || wire::error_in(event.get("delta"));
-    in_response(event).or_else(|| wire::error(event, kind, false)).or_else(in_delta)
+    in_response(event.get("response")).or_else(|| wire::error(event, kind, false)).or_else(in_delta)
 }
 
-/// Returns the error in an event's response.
-fn in_response<'a>(event: &JsonTree<'a>) -> Option<MessagePart<'a>> {
-    let response = event.get("response");
+/// Returns the error in a response.
+fn in_response<'a>(response: &JsonTree<'a>) -> Option<MessagePart<'a>> {
     let places = [
         response.get("error"),
         response.get("last_error"),
@@ -272,6 +320,18 @@ fn usage(counts: &JsonTree<'_>) -> Usage {
 /// Decodes the last event. Its finish reason, if missing, is `why`.
 fn last<'a>(event: &JsonTree<'a>, why: &str) -> Message<'a> {
     let response = event.get("response");
+    let mut parts = counted_end(event, response, why);
+    parts.extend(error(event, why));
+    parts.push(MessagePart::End);
+    Message { id: wire::id(response), parts }
+}
+
+/// Returns the finish reason, the usage and the times of a response.
+fn counted_end<'a>(
+    event: &JsonTree<'a>,
+    response: &JsonTree<'a>,
+    why: &str,
+) -> Vec<MessagePart<'a>> {
     let reason = wire::finish_reason(response.get("incomplete_details").get("reason"));
     let mut parts = vec![reason.unwrap_or_else(|| MessagePart::Finish(why.to_owned().into()))];
     let usages = [response.get("usage"), event.get("usage")];
@@ -281,14 +341,30 @@ fn last<'a>(event: &JsonTree<'a>, why: &str) -> Message<'a> {
     }
     let llama = timed(wire::llama_timings(event.get("timings")));
     parts.extend(llama.or_else(|| timed(wire::vllm_metrics(response.get("metrics")))));
-    parts.extend(error(event, why));
-    parts.push(MessagePart::End);
-    Message { id: wire::id(response), parts }
+    parts
+}
+
+/// Decodes an item of a whole response: a message, reasoning, or a call of a tool.
+fn of_item<'a>(item: &JsonTree<'a>, fields: &TextFields) -> Vec<MessagePart<'a>> {
+    let texts = |field: &str, kind: TokenKind| {
+        Texts::of(item, field, kind, fields).parts().collect::<Vec<_>>()
+    };
+    match item.get("type").str() {
+        Some("reasoning") => {
+            let shown = texts("content", TokenKind::Reasoning);
+            if shown.is_empty() { texts("summary", TokenKind::Reasoning) } else { shown }
+        }
+        Some("message") | None => texts("content", TokenKind::Answer),
+        Some(_) => {
+            let call = delta::call(item).map(|call| MessagePart::Token(TokenKind::ToolCall, call));
+            call.into_iter().collect()
+        }
+    }
 }
 
 /// Decodes a response that failed or was cancelled.
-fn failed<'a>(event: &JsonTree<'a>, status: &str) -> Message<'a> {
-    let words = in_response(event).or_else(|| wire::error(event, "", false));
+fn failed<'a>(event: &JsonTree<'a>, response: &JsonTree<'a>, status: &str) -> Message<'a> {
+    let words = in_response(response).or_else(|| wire::error(event, "", false));
     let without = match status.ends_with("cancelled") {
         true => "the server cancelled the response without a reason",
         false => "the response failed without a reason from the server",

@@ -10,6 +10,7 @@ use super::{
     delta::{self, Texts},
     json::JsonTree,
     openai,
+    unstreamed::{DocumentForm, Unstreamed},
     wire::{self, counted, event},
 };
 use crate::framing::Frame;
@@ -34,6 +35,10 @@ impl Protocol for TgiGenerateStream {
 
     fn prefix(&self) -> &'static str {
         ""
+    }
+
+    fn unstreamed(&self) -> Option<&'static dyn Protocol> {
+        Some(&Unstreamed(TgiGenerateStream))
     }
 
     fn body(&self, ask: &ChatRequest<'_>) -> Value {
@@ -125,6 +130,28 @@ impl Protocol for TgiGenerateStream {
     }
 }
 
+/// `POST /generate`, which answers with one document.
+impl DocumentForm for TgiGenerateStream {
+    fn document_path(&self) -> &'static str {
+        "/generate"
+    }
+
+    fn document<'a>(&self, tree: &JsonTree<'a>, fields: &TextFields) -> Message<'a> {
+        let texts = Texts::of(tree, "generated_text", TokenKind::Answer, fields);
+        let details = tree.get("details");
+        let mut parts: Vec<_> = texts.parts().collect();
+        parts.extend(wire::finish_reason(details.get("finish_reason")));
+        parts.extend(counted(usage(details)));
+        parts.extend(wire::error(tree, "", !tree.get("generated_text").is_null()));
+        Message { id: None, parts }
+    }
+
+    fn document_json(&self, message: &Message<'_>, _: &Envelope<'_>) -> Value {
+        let text = wire::all_text(&message.parts).unwrap_or_default();
+        json!({"generated_text": text, "details": details_json(&message.parts)})
+    }
+}
+
 fn refuses_parameter(key: &str, value: &Value) -> Option<String> {
     let why = match key {
         _ if value.is_null() => return None,
@@ -151,11 +178,7 @@ fn message<'a>(event: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message
         parts.extend(delta::misplaced(event, &["token", "generated_text"], fields));
     }
     parts.extend(wire::finish_reason(details.get("finish_reason")));
-    parts.extend(counted(Usage {
-        prompt_tokens: details.get("input_length").count(),
-        completion_tokens: details.get("generated_tokens").count(),
-        ..Usage::default()
-    }));
+    parts.extend(counted(usage(details)));
     // Some servers send an empty text with each token.
     let whole = event.get("generated_text");
     if !whole.is_empty() || !whole.is_null() && !details.is_empty() {
@@ -166,21 +189,33 @@ fn message<'a>(event: &JsonTree<'a>, name: &str, fields: &TextFields) -> Message
     Message { id: None, parts }
 }
 
-/// Formats a message like TGI, without errors. A token without text is a special token.
-fn token_json(parts: &[MessagePart<'_>]) -> Value {
-    let (text, is_last) = (wire::all_text(parts), parts.contains(&MessagePart::End));
+fn usage(details: &JsonTree<'_>) -> Usage {
+    Usage {
+        prompt_tokens: details.get("input_length").count(),
+        completion_tokens: details.get("generated_tokens").count(),
+        ..Usage::default()
+    }
+}
+
+/// Formats the finish reason and the token counts.
+fn details_json(parts: &[MessagePart<'_>]) -> Option<Value> {
     let usage = wire::usage_of(parts);
-    let details = wire::finish_of(parts).map(|reason| {
+    wire::finish_of(parts).map(|reason| {
         wire::without_nulls(json!({
             "finish_reason": reason,
             "generated_tokens": usage.and_then(|usage| usage.completion_tokens),
             "input_length": usage.and_then(|usage| usage.prompt_tokens),
         }))
-    });
+    })
+}
+
+/// Formats a message like TGI, without errors. A token without text is a special token.
+fn token_json(parts: &[MessagePart<'_>]) -> Value {
+    let (text, is_last) = (wire::all_text(parts), parts.contains(&MessagePart::End));
     json!({
         "index": 0,
         "token": {"id": 0, "text": text, "logprob": 0.0, "special": text.is_none()},
         "generated_text": is_last.then_some(""),
-        "details": details,
+        "details": details_json(parts),
     })
 }

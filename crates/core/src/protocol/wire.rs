@@ -351,7 +351,7 @@ fn documents_in_lines(data: &[u8]) -> usize {
 }
 
 /// Returns the beginning of `data` on one line.
-fn excerpt(data: &[u8]) -> String {
+pub(super) fn excerpt(data: &[u8]) -> String {
     const LENGTH: usize = 120;
     let text = String::from_utf8_lossy(data);
     let shown = text.chars().take(LENGTH).flat_map(|c| match c.is_control() {
@@ -388,6 +388,10 @@ pub(super) fn add_own(body: &mut Value, ask: &ChatRequest<'_>, merged: Option<&s
     }
     body.retain(|_, value| !value.is_null());
 }
+
+/// Why `extra_body` must not turn off the stream.
+pub(super) const STREAM_FIELD: &str =
+    "would turn off the stream that is measured: write it as a field of the model instead";
 
 /// Fields of all protocols that `null` must not remove: the model, the prompt, the cache buster and
 /// the stream.

@@ -111,7 +111,7 @@ pub(super) fn doubts(sample: &Sample, shown: &TokenEvidence) -> Vec<Note> {
     // Reasoning may have been hidden, so only the other tokens need text.
     let with_text = tokens.saturating_sub(reasoning).saturating_sub(SPECIAL_TOKENS);
     let cached = sample.cached_tokens.zip(sample.prompt_tokens);
-    let is_short = tokens < events;
+    let is_short = tokens < events && sample.items.is_none();
     let words = tokens.saturating_mul(text::BYTES_PER_TOKEN);
     // Per-event counts go up and down; only a total must not shrink.
     let shrinks = shown.shrinks && !shown.counts.are_of_events(events, tokens);
