@@ -981,10 +981,8 @@ fn target(
         }
     };
     let defaults = Timeouts::default();
-    let is_one = !matches!(&model.endpoint, config::EndpointConfig::Server { replicas, .. } if !replicas.is_empty());
-    let metrics_url = metrics_url(settings.metrics_url.clone(), &endpoint);
-    // The metrics of one replica are not those of the load.
-    let metrics_url = metrics_url.filter(|url| is_one || *url != MetricsUrl::Auto);
+    let replicas = replicas(model, protocol);
+    let metrics_url = metrics_url(settings.metrics_url.clone(), &endpoint, &replicas);
     Target {
         index,
         key: model.key.value.clone(),
@@ -996,7 +994,7 @@ fn target(
         transport: transport(&settings, &endpoint),
         stamps: settings.stamps.unwrap_or_default(),
         endpoint,
-        replicas: replicas(model, protocol),
+        replicas,
         batch: settings.batch.unwrap_or(1),
         temperature: settings.temperature.unwrap_or(Some(0.7)),
         max_tokens: settings.max_tokens.unwrap_or(config::DEFAULT_MAX_TOKENS),
@@ -1036,10 +1034,16 @@ fn replicas(model: &config::Model, protocol: &dyn Protocol) -> Vec<String> {
     }
 }
 
-/// Returns the URL of metrics to read; a simulated endpoint has none.
-fn metrics_url(wanted: Option<MetricsUrl>, endpoint: &Endpoint) -> Option<MetricsUrl> {
+/// Returns the URL of metrics to read; a simulated endpoint has none. The metrics of one replica are
+/// not those of the load.
+fn metrics_url(
+    wanted: Option<MetricsUrl>,
+    endpoint: &Endpoint,
+    replicas: &[String],
+) -> Option<MetricsUrl> {
     wanted.filter(|wanted| match (wanted, endpoint) {
         (MetricsUrl::Off, _) | (MetricsUrl::Auto, Endpoint::Simulated(_)) => false,
+        (MetricsUrl::Auto, _) if !replicas.is_empty() => false,
         (MetricsUrl::Auto, Endpoint::Url(_) | Endpoint::Socket { .. }) | (MetricsUrl::At(_), _) => {
             true
         }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::bench::{Bench, Ran, passed, ran};
 
-const TURNS: &str = "prompts:\n  - { name: talk, text: One, turns: [Two, Three] }\n";
+const TURNS: &str = "prompts:\n  - { name: talk, turns: [One, Two, Three] }\n";
 
 fn servers(count: usize) -> Vec<Simulator> {
     let script = Script { tokens: 4, ..Script::default() };
