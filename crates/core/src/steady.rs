@@ -1,11 +1,13 @@
 //! The part of a load that its figures are of: without the ramp, the warm-up, and the end in which
 //! the load drains. Pure.
 //!
-//! `steady_state: auto` truncates by MSER, the marginal standard error rule (White 1997; White and
+//! `steady_state: auto` truncates by MSER, the marginal standard error rule (White 1997; White, Cobb and
 //! Spratt 2000): the first `d` of `n` successive means are cut where
-//! `Σ (mean − average)² / (n − d)²`, summed over the rest, is least. The rule is applied to `ttft` and
-//! to `e2e`, forwards for the start and backwards for the end. A least value in the second half means
-//! that the figures still change there: such a load has no steady state.
+//! `Σ (mean − average)² / (n − d)²`, summed over the rest, is least; at most half are cut. The rule is
+//! applied to `ttft` and to `e2e`, and the later cut counts. A load has no steady state if the
+//! remaining means have a significant step or trend ([`trend`]) of more than 20 %: its figures depend
+//! on how long it lasts. The window ends a mean answer time before the last start, because the
+//! requests of that time end while the load drains.
 
 use std::{sync::Arc, time::Duration};
 
