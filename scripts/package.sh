@@ -46,14 +46,18 @@ binary() {
         return 1
     fi
     # Nothing but the binary and a config: no /tmp, /proc, /dev or certificates.
-    mkdir "$scratch/root"
-    cp "$built" "$scratch/root/"
+    mkdir -p "$scratch/root/bin"
+    cp "$built" "$scratch/root/bin/"
     config >"$scratch/root/configs.yaml"
-    env -i PATH="$PATH" chroot "$scratch/root" /llm-stream-bench run </dev/null | passed
-    local version
-    version=$(env -i PATH="$PATH" chroot "$scratch/root" /llm-stream-bench --version | cut -d ' ' -f 2)
-    tar -czf "$folder/llm-stream-bench-$version-$target.tar.gz" --owner=0 --group=0 \
-        --transform 's,^.*/,,' "$built" LICENSE-APACHE LICENSE-MIT README.md
+    env -i PATH="$PATH" chroot "$scratch/root" /bin/llm-stream-bench run </dev/null 2>&1 | passed
+    local version name
+    version=$(env -i PATH="$PATH" chroot "$scratch/root" /bin/llm-stream-bench --version | cut -d ' ' -f 2)
+    name=llm-stream-bench-$version-$target
+    # In `bin`, because runs are stored in a folder `llm-stream-bench` of the current folder.
+    mkdir -p "$scratch/$name/bin"
+    cp "$built" "$scratch/$name/bin/"
+    cp LICENSE-APACHE LICENSE-MIT README.md "$scratch/$name/"
+    tar -czf "$folder/$name.tar.gz" --owner=0 --group=0 -C "$scratch" "$name"
 }
 
 wheel() {
@@ -71,7 +75,7 @@ wheel() {
     "$scratch/venv/bin/pip" install --quiet --no-index "$scratch"/wheels/*.whl
     mkdir "$scratch/run"
     config >"$scratch/run/configs.yaml"
-    (cd "$scratch/run" && "$scratch/venv/bin/llm-stream-bench" run </dev/null) | passed
+    (cd "$scratch/run" && "$scratch/venv/bin/llm-stream-bench" run </dev/null 2>&1) | passed
     echo "new venv, installation and first result: $(seconds "$start")"
 }
 
