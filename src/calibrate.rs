@@ -39,7 +39,6 @@ use tempfile::TempDir;
 use crate::{
     config::{ConnectionMode, TokenCount},
     plan::{Timeouts, Transport},
-    temporary,
 };
 
 /// Describes the measuring machine in a line.
@@ -245,7 +244,7 @@ fn endpoint(script: Script, carrier: Carrier) -> anyhow::Result<Loopback> {
 
 #[cfg(unix)]
 fn on_file(script: Script) -> anyhow::Result<Loopback> {
-    let folder = temporary::folder()?;
+    let folder = crate::temporary::folder()?;
     let path = folder.path().join("s");
     let simulator = Simulator::on_file(&path, script, &OpenAiChat)?;
     let route = ConnectOptions { socket: Some(path), ..ConnectOptions::default() };

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tempfile::{NamedTempFile, TempDir};
+use tempfile::NamedTempFile;
 
 /// Creates a file without a name, so that a killed process leaves nothing behind.
 pub(crate) fn file() -> io::Result<File> {
@@ -22,8 +22,8 @@ pub(crate) fn named_file(last: Option<&Path>) -> io::Result<NamedTempFile> {
 
 /// Creates a folder with a short path, as sockets require.
 #[cfg(unix)]
-pub(crate) fn folder() -> io::Result<TempDir> {
-    in_first(&folders(Path::new(".")), TempDir::new_in)
+pub(crate) fn folder() -> io::Result<tempfile::TempDir> {
+    in_first(&folders(Path::new(".")), tempfile::TempDir::new_in)
 }
 
 /// The folders to try, the best first.

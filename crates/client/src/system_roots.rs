@@ -84,7 +84,7 @@ mod built_in {
 
         #[test]
         fn certificates_that_cannot_be_read_are_not_missing() {
-            let folder = std::env::temp_dir();
+            let folder = env::temp_dir();
             let missing = folder.join("no such certificates.pem");
             let load = rustls_native_certs::load_certs_from_paths;
             assert!(is_missing(&load(None, None)));

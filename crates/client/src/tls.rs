@@ -4,11 +4,6 @@
 
 use std::sync::Arc;
 
-use crate::{
-    ClientError,
-    connect_options::{Certificate, TlsOptions},
-    system_roots,
-};
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore,
     SignatureScheme,
@@ -22,6 +17,12 @@ use rustls::{
     },
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::ParsedCertificate,
+};
+
+use crate::{
+    ClientError,
+    connect_options::{Certificate, TlsOptions},
+    system_roots,
 };
 
 /// ALPN for a client that speaks HTTP/1.1 only.
