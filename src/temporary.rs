@@ -52,7 +52,7 @@ mod tests {
         let folders = [missing.clone(), other.path().to_owned(), one.path().to_owned()];
         let file = in_first(&folders, NamedTempFile::new_in).unwrap();
         assert_eq!(file.path().parent(), Some(other.path()));
-        let error = in_first(&[missing.clone()], NamedTempFile::new_in).unwrap_err();
+        let error = in_first(std::slice::from_ref(&missing), NamedTempFile::new_in).unwrap_err();
         assert!(error.to_string().contains(&missing.display().to_string()), "{error}");
     }
 }
