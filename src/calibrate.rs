@@ -245,19 +245,11 @@ fn endpoint(script: Script, carrier: Carrier) -> anyhow::Result<Loopback> {
 
 #[cfg(unix)]
 fn on_file(script: Script) -> anyhow::Result<Loopback> {
-    let folder = temporary_folder()?;
+    let folder = crate::temporary::folder()?;
     let path = folder.path().join("s");
     let simulator = Simulator::on_file(&path, script, &OpenAiChat)?;
     let route = ConnectOptions { socket: Some(path), ..ConnectOptions::default() };
     Ok(Loopback { simulator, route, _folder: Some(folder) })
-}
-
-/// A folder with a short path: in the temporary folder or, if that is full, in memory or the current
-/// folder.
-#[cfg(unix)]
-fn temporary_folder() -> std::io::Result<TempDir> {
-    let others = || ["/dev/shm", "."].into_iter().find_map(|folder| TempDir::new_in(folder).ok());
-    tempfile::tempdir().or_else(|error| others().ok_or(error))
 }
 
 #[cfg(not(unix))]

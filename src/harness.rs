@@ -358,6 +358,17 @@ fn insecure(plan: &Plan) -> Vec<String> {
     plan.selected_targets().into_iter().filter_map(warning).collect()
 }
 
+/// Returns a note if certificates are verified by the roots in this program.
+fn built_in_roots(plan: &Plan) -> Option<String> {
+    let verifies = |target: &Arc<Target>| target.is_over_tls() && !target.is_insecure();
+    let is_used = plan.selected_targets().iter().any(verifies) && client::has_built_in_roots();
+    is_used.then(|| {
+        "note: this system has no CA certificates: https servers are verified by Mozilla's, which are \
+         part of this program; install `ca-certificates`, or set `SSL_CERT_FILE`, to use others"
+            .to_owned()
+    })
+}
+
 /// Returns a warning for each model whose key is too short to be masked.
 fn short_keys(accesses: &Accesses) -> Vec<String> {
     let shortest = Redactor::SHORTEST;
@@ -416,10 +427,11 @@ fn measure(
     let mut baselines = Baselines::of(&cli, &plan, &terminal)?;
     let undecidable = undecidable(&plan, baselines.compared.as_ref());
     let github = Github::from_env();
-    let output = LibtestOutput::new(&mut cli.libtest, filtered_out)?;
     let place = ResultsPlace::of(&cli, &parent, started)?;
     let files = Files::open(&cli, place.folder())?;
     let csv = Output::open(&place, cli.requests, &plan)?;
+    let temporary_folder = csv.path.parent().filter(|_| csv.path.is_file()).map(Path::to_owned);
+    let output = LibtestOutput::new(&mut cli.libtest, filtered_out, temporary_folder.as_deref())?;
     let checks_instrument = !cli.no_calibration;
     checks_instrument.then(|| InstrumentFile::check(&csv.path)).transpose()?;
     let notes = notes(&plan, &github, &setup).into_iter();
@@ -444,7 +456,7 @@ fn measure(
         machine: baselines.machine.clone(),
         setup: Some(Box::new(setup)),
         kept: kept.map(|kept| Box::new(kept) as _),
-        temporary_folder: path.parent().filter(|_| path.is_file()).map(Path::to_owned),
+        temporary_folder,
         cancellation,
     };
     let meter = LoadMeter::start();
@@ -476,7 +488,8 @@ fn printed(
 /// Notes for the reader before the first trial.
 fn notes(plan: &Plan, github: &Github, setup: &Setup) -> Vec<String> {
     let models = simulated_models(plan).into_iter().chain(bypassed_proxies(plan));
-    let notes = models.chain(insecure(plan)).chain(overridden_limits(plan)).chain(order(plan));
+    let trust = insecure(plan).into_iter().chain(built_in_roots(plan));
+    let notes = models.chain(trust).chain(overridden_limits(plan)).chain(order(plan));
     let resumed = setup.resumed.iter().map(|resumed| resume::note(resumed, plan));
     notes.chain(github::check(github)).chain(resumed).collect()
 }

@@ -72,6 +72,7 @@ pub mod run;
 #[doc(hidden)]
 pub mod setup;
 mod store;
+mod temporary;
 mod whole_file;
 
 pub use llm_stream_core::{

@@ -39,7 +39,7 @@ pub(super) fn run(arguments: Arguments, plan: Plan, filtered_out: usize) -> anyh
         test_threads: arguments.test_threads.or(Some(1)),
         ..arguments
     };
-    let output = LibtestOutput::new(&mut arguments, filtered_out)?;
+    let output = LibtestOutput::new(&mut arguments, filtered_out, None)?;
     let lines = Arc::new(Mutex::new((output, terminal)));
     let trial = |case: Arc<Case>| {
         let lines = lines.clone();

@@ -9,7 +9,7 @@ use std::{
 
 use llm_stream_core::column::Spill;
 
-use crate::report::Unreadable;
+use crate::{report::Unreadable, temporary};
 
 /// A file without a name, so that a killed process leaves nothing behind. It is created with the
 /// first block, which short runs do not have. Without it, the figures stay in memory.
@@ -28,7 +28,7 @@ impl FigureFile {
     }
 
     fn create(&self) -> io::Result<File> {
-        self.folder.as_ref().map_or_else(tempfile::tempfile, tempfile::tempfile_in)
+        self.folder.as_ref().map_or_else(temporary::file, tempfile::tempfile_in)
     }
 
     fn try_read(&self, position: u64, bytes: &mut [u8]) -> io::Result<()> {

@@ -9,6 +9,7 @@ use std::{
 use llm_stream_core::request_line::RequestLine;
 
 use super::zst::FrameReader;
+use crate::temporary;
 
 /// The longest line: that of an answer of a few million tokens.
 const LONGEST: u64 = 256 << 20;
@@ -42,7 +43,7 @@ pub(super) fn seekable(path: &Path) -> io::Result<File> {
     if !is_compressed(path) {
         return File::open(path);
     }
-    let mut file = tempfile::tempfile()?;
+    let mut file = temporary::file()?;
     io::copy(&mut content(path)?, &mut file)?;
     file.rewind()?;
     Ok(file)

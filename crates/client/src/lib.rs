@@ -32,6 +32,7 @@ mod reference;
 pub mod secret_names;
 mod server_address;
 mod socket;
+mod system_roots;
 mod tap;
 mod tls;
 mod via_reqwest;
@@ -57,6 +58,7 @@ pub use self::{
     preconnect::Preconnect,
     redactor::Redactor,
     reference::{ReferenceReader, ReferenceStream},
+    system_roots::has_built_in_roots,
 };
 use self::{
     answer::AnswerParser, http1::HttpError, kernel_timed::KernelTimedClient,

@@ -18,11 +18,11 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::ParsedCertificate,
 };
-use rustls_platform_verifier::Verifier;
 
 use crate::{
     ClientError,
     connect_options::{Certificate, TlsOptions},
+    system_roots,
 };
 
 /// ALPN for a client that speaks HTTP/1.1 only.
@@ -151,7 +151,7 @@ struct ServerVerifier {
 #[derive(Debug)]
 struct Trust {
     /// Chains that end at a root of the system or of `ca_file`.
-    chains: Verifier,
+    chains: Arc<dyn ServerCertVerifier>,
     /// The certificates of `ca_file`, accepted as they are. `openssl req -x509`
     /// makes a self-signed certificate a CA, and a chain may not end with a CA.
     pinned: Vec<CertificateDer<'static>>,
@@ -164,8 +164,7 @@ impl ServerVerifier {
             return Ok(Self { trust: None, algorithms });
         }
         let pinned = ders(&tls.roots);
-        let chains = Verifier::new_with_extra_roots(pinned.clone(), provider.clone())
-            .map_err(|error| ClientError::SystemRoots(error.into()))?;
+        let chains = system_roots::verifier(&pinned, provider)?;
         Ok(Self { trust: Some(Trust { chains, pinned }), algorithms })
     }
 }

@@ -474,7 +474,7 @@ pub fn built_in() -> Vec<Prompt> {
 
 macro_rules! built_in {
     ($($number:literal - $name:literal),+ $(,)?) => {
-        &[$(($name, include_str!(concat!("../../../fixtures/prompts/", $number, "-", $name, ".txt")))),+]
+        &[$(($name, include_str!(concat!("../prompts/", $number, "-", $name, ".txt")))),+]
     };
 }
 

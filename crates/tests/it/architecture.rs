@@ -117,6 +117,31 @@ fn first_names(piece: &str) -> Vec<String> {
     names
 }
 
+/// `cargo package` takes only the files below the folder of a crate.
+#[test]
+fn no_crate_includes_a_file_outside_its_folder() {
+    let root = Path::new(REPOSITORY);
+    let mut included = 0;
+    for package in ["", "crates/core", "crates/client", "crates/sim", "crates/socket"] {
+        let folder = root.join(package);
+        for path in sources(&folder.join("src")) {
+            let text = fs::read_to_string(&path).unwrap();
+            // Packages are built without their unit tests.
+            let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+            for piece in
+                ["include_str!(", "include_bytes!("].iter().flat_map(|it| code.split(it).skip(1))
+            {
+                let name = piece.split('"').nth(1).expect("a path");
+                let file = path.parent().expect("a folder").join(name);
+                let file = fs::canonicalize(file).expect("a file or its folder");
+                assert!(file.starts_with(fs::canonicalize(&folder).unwrap()), "{}", file.display());
+                included += 1;
+            }
+        }
+    }
+    assert!(included >= 3, "{included}");
+}
+
 #[test]
 fn names_behind_crate_are_found() {
     assert_eq!(first_names("config::{self, Config};"), ["config"]);

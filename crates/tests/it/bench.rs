@@ -150,6 +150,36 @@ pub(crate) fn ran(command: &mut Command) -> Ran {
     Ran::from(wait::output(command))
 }
 
+/// The command on a system where these folders are empty. `None` without the right to mount.
+#[cfg(target_os = "linux")]
+pub(crate) fn masking(folders: &[&str], command: &Command) -> Option<Command> {
+    let masked = |script: &str| {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--mount", "sh", "-c", script]);
+        unshare
+    };
+    let mut tried = masked("mount -t tmpfs none /mnt");
+    if !tried.output().is_ok_and(|output| output.status.success()) {
+        return None;
+    }
+    let mounts = folders.iter().map(|folder| {
+        format!("if [ -d {folder} ]; then mount -t tmpfs none {folder} || exit 99; fi; ")
+    });
+    let mut masked = masked(&(mounts.collect::<String>() + "exec \"$0\" \"$@\""));
+    masked.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => masked.env(name, value),
+            None => masked.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        masked.current_dir(folder);
+    }
+    masked.stdin(Stdio::null());
+    Some(masked)
+}
+
 pub(crate) fn passed(ran: &Ran) {
     assert_eq!(ran.code, Some(0), "{}\n{}", ran.stdout, ran.stderr);
 }

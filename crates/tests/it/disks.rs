@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    bench::{Bench, Ran, TWO_MODELS, ran, records},
+    bench::{Bench, Ran, TWO_MODELS, masking, ran, records},
     ci::is_by_the_schema,
     wait::{self, Process},
 };
@@ -124,6 +124,24 @@ fn a_full_temporary_folder_does_not_stop_a_run() {
     assert_eq!(smoke.code, Some(0), "{}", smoke.stderr);
     let nowhere = ran(bench.command(&[]).env("TMPDIR", "/no/such/folder"));
     assert_eq!(nowhere.code, Some(0), "{}", nowhere.stderr);
+}
+
+/// A system without `/proc`, `/dev/shm` and a temporary folder, such as a container from scratch.
+#[test]
+fn a_system_without_folders_does_not_stop_a_run() {
+    let bench = Bench::new(TWO_MODELS);
+    let measured = bench.smoke(&["--bench", "--no-calibration", "--output-dir=run"]);
+    for command in [bench.command(&[]), measured, bench.smoke(&[])] {
+        let Some(mut masked) = masking(&["/proc", "/dev/shm"], &command) else { return };
+        let run = ran(masked.env("TMPDIR", "/no/such/folder"));
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+        assert!(run.stdout.contains("test result: ok. "), "{}", run.stdout);
+    }
+    let left = |folder: &Path| {
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        entries.filter(|name| name.to_string_lossy().starts_with(".tmp")).count()
+    };
+    assert_eq!((left(bench.folder.path()), left(&bench.folder.path().join("run"))), (0, 0));
 }
 
 #[test]

@@ -18,7 +18,7 @@ use llm_stream_core::protocol::OpenAiChat;
 use llm_stream_sim::{self as sim, Fault, FaultKind, Script, Simulator, SimulatorTls};
 
 use crate::{
-    bench::{Bench, Served, ran},
+    bench::{Bench, Served, masking, ran},
     http::{STREAM, TRANSPORTS, came_to, chunked, client_by, plan_at},
 };
 
@@ -298,6 +298,49 @@ fn bytes_after_close_notify_are_ignored() {
         let outcomes = all.recv_timeout(Duration::from_secs(60)).expect("an end of the request");
         assert_eq!(outcomes, [expected; 2]);
     }
+}
+
+/// A system without CA certificates, such as a container from scratch.
+#[cfg(target_os = "linux")]
+#[test]
+fn without_certificates_of_the_system_those_in_the_program_are_used() {
+    const NOTE: &str = "note: this system has no CA certificates";
+    let (port, certificate) = server();
+    let bench = Bench::new(&config(port));
+    let trusted = bench.folder.path().join("trusted.pem");
+    fs::write(&trusted, certificate).unwrap();
+    let stores = ["/etc/ssl", "/etc/pki", "/etc/security", "/usr/share/ssl", "/var/ssl"];
+    let plain = bench.command(&["--no-warmup"]);
+    let Some(mut masked) = masking(&stores, &plain) else { return };
+    let refused = ran(masked.env_remove("SSL_CERT_FILE").env_remove("SSL_CERT_DIR"));
+    assert_eq!(refused.code, Some(101), "{}", refused.stderr);
+    assert_eq!(refused.stderr.matches(NOTE).count(), 1, "{}", refused.stderr);
+    for message in bench.column("error_message") {
+        assert!(message.contains("UnknownIssuer"), "{message}");
+    }
+    // The user's certificates replace them, also if there are none.
+    let accepted = ran(masked.env("SSL_CERT_FILE", &trusted));
+    assert_eq!(accepted.code, Some(0), "{}{}", accepted.stdout, accepted.stderr);
+    assert!(!accepted.stderr.contains(NOTE), "{}", accepted.stderr);
+    let nobody = ran(masked.env("SSL_CERT_FILE", "/dev/null"));
+    assert_eq!(nobody.code, Some(101), "{}", nobody.stderr);
+    assert!(!nobody.stderr.contains(NOTE), "{}", nobody.stderr);
+    for message in bench.column("error_message") {
+        assert!(message.contains("cannot read the trusted certificates"), "{message}");
+    }
+}
+
+/// `ca_file` is trusted in addition to the certificates in the program.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_ca_file_is_accepted_without_certificates_of_the_system() {
+    let (port, certificate) = server();
+    let bench = Bench::new(&config(port).replace("transport", "ca_file: trusted.pem, transport"));
+    fs::write(bench.folder.path().join("trusted.pem"), certificate).unwrap();
+    let plain = bench.command(&["--no-warmup"]);
+    let Some(mut masked) = masking(&["/etc/ssl", "/etc/pki"], &plain) else { return };
+    let ran = ran(masked.env_remove("SSL_CERT_FILE").env_remove("SSL_CERT_DIR"));
+    assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
 }
 
 #[test]

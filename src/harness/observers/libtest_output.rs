@@ -22,7 +22,10 @@ use anyhow::Context as _;
 use libtest_mimic::{Arguments, ColorSetting, FormatSetting, Measurement};
 use tempfile::NamedTempFile;
 
-use crate::harness::terminal::{Printable, Terminal};
+use crate::{
+    harness::terminal::{Printable, Terminal},
+    temporary,
+};
 
 /// The placeholder of a trial that has no time per token. libtest-mimic fails a bench that returns
 /// no measurement; the relay turns the line into `ok`.
@@ -61,13 +64,14 @@ enum WrittenFile {
 }
 
 impl WrittenFile {
-    /// Creates the file, and returns it with its path.
-    fn create() -> anyhow::Result<(Self, PathBuf)> {
+    /// Creates the file, and returns it with its path. `last` is the folder to use where the
+    /// system has neither files in memory nor a temporary folder: without it, the current one.
+    fn create(last: Option<&Path>) -> anyhow::Result<(Self, PathBuf)> {
         #[cfg(target_os = "linux")]
         if let Some((file, path)) = in_memory() {
             return Ok((Self::Memory(file), path));
         }
-        let file = NamedTempFile::new()
+        let file = temporary::named_file(last)
             .context("failed to create a file in the temporary folder (see TMPDIR)")?;
         let path = file.path().to_owned();
         Ok((Self::Temporary(file, path.clone()), path))
@@ -108,8 +112,9 @@ impl LibtestOutput {
     pub(in crate::harness) fn new(
         arguments: &mut Arguments,
         filtered_out: usize,
+        last: Option<&Path>,
     ) -> anyhow::Result<Self> {
-        let (written, path) = WrittenFile::create()?;
+        let (written, path) = WrittenFile::create(last)?;
         // `Arguments` holds the path as text.
         let path =
             path.to_str().context("the path of the temporary folder (see TMPDIR) is not UTF-8")?;
