@@ -55,11 +55,11 @@ prompts: [{ name: chat, text: "Say something." }, { name: code, text: "Write som
 thresholds: ["ttft p95 <= 400 ms"]
 goodput: ["ttft <= 45 ms", "tpot <= 12 ms"]
 workloads:
-  c1: { concurrency: 1, requests: 12 }
-  c2: { concurrency: 2, requests: 40 }
-  c4: { concurrency: 4, requests: 100 }
-  r5: { rate: 5/s, duration: 4s }
-  r10: { rate: 10/s, duration: 4s }
+  c1: { concurrency: 1, requests: 6 }
+  c2: { concurrency: 2, requests: 20 }
+  c4: { concurrency: 4, requests: 48, warm_up: 8 }
+  r5: { rate: 5/s, duration: 2s }
+  r10: { rate: 10/s, duration: 2s }
 models:
   Qwen3-8B: { simulate: { ttft: 40ms, itl: 6ms, jitter: 3ms, tokens: 24, seed: 1 } }
   gpt-oss-20b: { simulate: { ttft: 80ms, itl: 10ms, jitter: 5ms, tokens: 24, seed: 2 } }
