@@ -240,6 +240,39 @@ fn a_resumed_load_has_the_measured_part_of_the_first_run() {
 }
 
 #[test]
+fn the_page_draws_the_requests_of_the_measured_part() {
+    let bench = bench("{ concurrency: [2, 4], requests: 30, warm_up: 20 }");
+    let arguments = ["run", "--no-calibration", "::w@", "--output-dir", "first"];
+    passed(&ran(&mut bench.binary(&arguments)));
+    let folder = bench.folder.path().join("first");
+    let page = || {
+        passed(&ran(&mut bench.binary(&["report", "first", "--output", "page.html"])));
+        let page = fs::read_to_string(bench.folder.path().join("page.html")).unwrap();
+        // The load over time has all requests.
+        let (start, end) = (page.find("id=\"load\""), page.find("over time ("));
+        let charts = page[start.unwrap()..end.unwrap()].to_owned();
+        assert!(charts.contains("Table: time to first token of m by load"), "{charts}");
+        charts
+    };
+    let before = page();
+    // Requests of the warm-up take a hundred times as long.
+    let path = folder.join("requests.jsonl");
+    let lines = fs::read_to_string(&path).unwrap();
+    let edited = lines.lines().map(|line| {
+        let mut line: Value = serde_json::from_str(line).unwrap();
+        if line["request"].as_u64().unwrap() <= 20 {
+            for time in line["token_arrivals_us"].as_array_mut().unwrap() {
+                *time = (time.as_f64().unwrap() * 100.0).into();
+            }
+            line["end_us"] = (line["end_us"].as_f64().unwrap() * 100.0).into();
+        }
+        line.to_string() + "\n"
+    });
+    fs::write(&path, edited.collect::<String>()).unwrap();
+    assert_eq!(page(), before);
+}
+
+#[test]
 fn rows_outside_the_measured_part_count_for_no_baseline() {
     let bench = bench("{ concurrency: 4, requests: 40, warm_up: 20 }");
     let arguments = ["run", "--no-calibration", "::w::", "--output-dir", "first"];

@@ -176,6 +176,12 @@ fn measured(group: &PageGroup<'_>) -> (f64, f64) {
     part.map_or_else(|| (0.0, starts.fold(0.0, f64::max)), |part| (part.from, part.to))
 }
 
+/// Names the time to which the figures belong.
+fn extent(group: &PageGroup<'_>) -> &'static str {
+    let part = group.report.loads.first().and_then(|load| load.measured.as_ref());
+    if part.is_some() { "the measured part" } else { "the whole load" }
+}
+
 /// Says what is grey in the charts.
 fn grey(group: &PageGroup<'_>) -> &'static str {
     let part = group.report.loads.first().and_then(|load| load.measured.as_ref());
@@ -307,11 +313,11 @@ fn tokens(page: &PageData<'_>, group: &PageGroup<'_>) -> Markup {
     let width = bins.width();
     ChartFrame {
         title: Some(match whole {
-            Some(whole) => html! { (load_figure(group, "output_throughput", whole)) (THIN) "tok/s over the whole load" },
+            Some(whole) => html! { (load_figure(group, "output_throughput", whole)) (THIN) "tok/s over " (extent(group)) },
             None => html! { "Tokens per second over time" },
         }),
         subtitle: Some(html! {
-            "Tokens per second of all streams, in bins of " (plain(width)) (THIN) "s. Dashed: the whole load"
+            "Tokens per second of all streams, in bins of " (plain(width)) (THIN) "s. Dashed: " (extent(group))
         }),
         art: Some(picture.finish()),
         note: Some(html! { "The tokens of a request are spread evenly over its token events." }),

@@ -225,6 +225,7 @@ impl RequestTable {
         });
         let positions: HashMap<_, _> = groups.chain(searches).collect();
         let not_counted = not_counted(report);
+        let windows = windows(report, &not_counted);
         let mut table =
             Self { groups: vec![GroupRequests::default(); report.groups.len()], ..Self::default() };
         let mut definitions = BoundedDefinitions::default();
@@ -243,10 +244,12 @@ impl RequestTable {
             let sample = sample(&mut line).map_err(|error| unusable(number, &error))?;
             for position in of_part.into_iter().chain([position]) {
                 let Some(group) = table.groups.get_mut(position) else { continue };
-                if let Some(sample) = sample.as_ref().filter(|_| counts) {
+                let window = windows.get(&(position, line.run));
+                let is_measured = is_measured(&line, window);
+                if let Some(sample) = sample.as_ref().filter(|_| counts && is_measured) {
                     definitions.add(report, position, &line, sample);
                 }
-                group.add(&line, sample.clone(), counts);
+                group.add(&line, sample.clone(), (counts, is_measured));
             }
         }
         table.groups.iter_mut().for_each(GroupRequests::sort);
@@ -264,9 +267,53 @@ fn not_counted<'r>(report: &'r RunReport<'_>) -> HashSet<&'r str> {
     trials.iter().filter(is_not_counted).map(|trial| &*trial.name).collect()
 }
 
+/// Returns the measured part of each run of a load of which not all is measured, by the group's position
+/// and the run: from when to when a request had to start, in seconds.
+fn windows(
+    report: &RunReport<'_>,
+    not_counted: &HashSet<&str>,
+) -> HashMap<(usize, u32), (f64, f64)> {
+    let TrialReports::Stored(trials) = &report.trials else { return HashMap::new() };
+    let mut windows = HashMap::new();
+    for (group, position) in report.groups.iter().zip(0..) {
+        let Some(workload) = &group.workload else { continue };
+        // The parts of a mix belong to the trials of the whole load.
+        let is_of = |trial: &&TrialReport<'_>| {
+            let whole = trial.workload.as_deref().unwrap_or_default();
+            let part = workload.name.strip_prefix(whole).filter(|_| !whole.is_empty());
+            let is_part = part.is_some_and(|part| part.starts_with('@'));
+            let is_same = part == Some("") || (workload.part.is_some() && is_part);
+            trial.model == group.model && is_same && !not_counted.contains(&*trial.name)
+        };
+        let runs = trials.iter().filter(is_of).map(|trial| trial.run);
+        for (run, load) in runs.zip(&group.loads) {
+            if let Some(part) = &load.measured {
+                windows.insert((position, run), (part.from, part.to));
+            }
+        }
+    }
+    windows
+}
+
+/// Returns whether a request counts for the figures of its load.
+fn is_measured(line: &RequestLine<'_>, window: Option<&(f64, f64)>) -> bool {
+    // The ends are starts of requests, in another unit.
+    const ROUNDING: f64 = 1e-9;
+    let begun = line.begun_us.map(|time| time.as_f64() / 1e6);
+    window
+        .zip(begun)
+        .is_none_or(|((from, to), begun)| (from - ROUNDING..=to + ROUNDING).contains(&begun))
+}
+
 impl GroupRequests {
-    /// Adds a request; `counts` unless its load was not the one asked for.
-    fn add(&mut self, line: &RequestLine<'_>, sample: Option<Sample>, counts: bool) {
+    /// Adds a request. It `counts` unless its load was not the one asked for, and is in the figures if it
+    /// is also in the measured part.
+    fn add(
+        &mut self,
+        line: &RequestLine<'_>,
+        sample: Option<Sample>,
+        (counts, is_measured): (bool, bool),
+    ) {
         let origin = *self.origin.get_or_insert(line.started);
         let since = line.started.duration_since(origin).as_secs_f64();
         let run = *self.first_run.get_or_insert(line.run);
@@ -275,7 +322,7 @@ impl GroupRequests {
         let in_load =
             (line.workload.is_some() && line.run == run).then(|| position.unwrap_or(since));
         let number = line.request.unwrap_or(self.points.len() + 1);
-        let figures = sample.as_ref().filter(|_| counts);
+        let figures = sample.as_ref().filter(|_| counts && is_measured);
         self.points.push(RequestPoint {
             failed: sample.is_none(),
             first_token: sample
@@ -291,7 +338,7 @@ impl GroupRequests {
         if let Some(start) = in_load {
             self.add_to_load(start, &sample);
         }
-        if !counts {
+        if !counts || !is_measured {
             return;
         }
         let arrivals = &sample.token_events;
