@@ -4,7 +4,7 @@
 #[derive(Debug)]
 pub(super) struct ReplicaTurns {
     in_flight: Vec<usize>,
-    /// The replica after the one that was chosen last.
+    /// The successor of the replica of the last request.
     next: usize,
 }
 

@@ -54,7 +54,7 @@ mod built_in {
         *IS_USED.get_or_init(|| !is_set_by_user() && is_missing(&load_native_certs()))
     }
 
-    /// Whether the user chose the roots. An empty choice trusts nobody.
+    /// Whether the user chose the roots. With an empty choice every certificate is refused.
     #[expect(clippy::disallowed_methods, reason = "the crates for TLS read these variables too")]
     fn is_set_by_user() -> bool {
         ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| env::var_os(name).is_some())

@@ -454,6 +454,12 @@ struct Replicates {
 }
 
 impl Replicates {
+    /// One value for each run of a load, of which an interval needs several.
+    fn of_runs(values: Vec<f64>, has_interval: bool) -> Self {
+        let needs_runs = LOAD_RUNS;
+        Self { values, has_interval, is_of_runs: true, needs_runs, ..Self::default() }
+    }
+
     /// Fails for too few runs.
     fn check(&self) -> Result<(), Absent> {
         let (needs, has) = (self.needs_runs, self.values.len());
@@ -866,15 +872,7 @@ impl Group {
                 if metric.is_one_of(&[Metric::ENERGY, Metric::ENERGY_PER_OUTPUT_TOKEN]) =>
             {
                 // A run has one energy, so only its runs show how much it varies.
-                let (values, has_interval) = (self.values(metric), statistic == Statistic::Mean);
-                let needs_runs = LOAD_RUNS;
-                Replicates {
-                    values,
-                    has_interval,
-                    is_of_runs: true,
-                    needs_runs,
-                    ..Replicates::default()
-                }
+                Replicates::of_runs(self.values(metric), statistic == Statistic::Mean)
             }
             MetricSource::Load(of_run) => {
                 let batches = self.batches(metric, of_run);
@@ -886,14 +884,7 @@ impl Group {
                 let values = self.by_run(metric, statistic);
                 let values = values.into_iter().map(|(_, value)| value).collect();
                 let has_interval = !matches!(statistic, Statistic::Min | Statistic::Max);
-                let needs_runs = LOAD_RUNS;
-                Replicates {
-                    values,
-                    has_interval,
-                    is_of_runs: true,
-                    needs_runs,
-                    ..Replicates::default()
-                }
+                Replicates::of_runs(values, has_interval)
             }
             MetricSource::Sample(_) if statistic == Statistic::Sd => {
                 let values = within_strata(self.valued(metric)?.stratified())?;

@@ -119,7 +119,7 @@ fn a_warm_up_by_number_counts_for_no_figure_and_the_requests_follow_it() {
     assert_eq!(spans(&bench).len(), 42);
     let mut numbers: Vec<_> = bench.column("request").into_iter().zip(spans(&bench)).collect();
     numbers.sort_by_key(|(number, _)| number.parse::<usize>().unwrap());
-    // The 13th request is the first one that counts.
+    // Counting begins with the 13th request.
     let (number, first) = &numbers[12];
     let from = run_json(&bench)["groups"][0]["loads"][0]["measured"]["from"].as_f64().unwrap();
     assert!((first.begun - from).abs() < 1e-6, "{number} {first:?} {from}");
